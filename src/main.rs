@@ -1,1 +1,3 @@
-fn main(){}
+//! The `outrigger` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Where upstream credentials come from: traits, and the static kinds.
+
+pub mod source;

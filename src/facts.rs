@@ -1,0 +1,294 @@
+//! What is known of one exchange: written once by the layers it passes, read by those that count and log.
+//!
+//! Contract:
+//!
+//! 1. There is one [`Facts`] per inbound request, an `Arc` in its extensions. `metrics` creates it; a layer used alone
+//!    creates it itself ([`Facts::of`]).
+//! 2. Each fact is written once; a later write is ignored. Endpoint, attempts and revision of the last attempt are the
+//!    exception: the last one counts.
+//! 3. It outlives the request, so that a failed or dropped call has its labels too.
+//! 4. [`Caller`] says who calls: a *principal* (who, stable) and an *authorization context* (which upstream credential
+//!    serves it). The two are never mixed. It is kept by whatever must call again later.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use http::Request;
+use tokio::time::Instant;
+
+use crate::error::Cause;
+use crate::mcp::method::Method;
+use crate::mcp::revision::Era;
+use crate::secret::Secret;
+
+/// Names one inbound request in logs and in `error.data.requestId`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Who calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    principal: Option<Arc<str>>,
+    token: Option<Secret>,
+}
+
+impl Caller {
+    /// Nobody in particular.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// A caller that proved to be `principal`.
+    #[must_use]
+    pub fn named(principal: Arc<str>) -> Self {
+        Self {
+            principal: Some(principal),
+            token: None,
+        }
+    }
+
+    /// Keeps the credential that came in, which only `passthrough` may send on.
+    #[must_use]
+    pub fn with_token(mut self, token: Secret) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Who it is, or nothing if nobody asked. Sessions are bound to it.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Arc<str>> {
+        self.principal.as_ref()
+    }
+
+    /// The credential that came in.
+    #[must_use]
+    pub fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
+    }
+}
+
+/// What is known of one exchange.
+#[derive(Clone)]
+pub struct Facts(Arc<Cell>);
+
+struct Cell {
+    started: Instant,
+    request_id: RequestId,
+    server: OnceLock<Arc<str>>,
+    caller: OnceLock<Caller>,
+    method: OnceLock<Option<Method>>,
+    subject: OnceLock<Box<str>>,
+    era: OnceLock<Era>,
+    cause: OnceLock<Cause>,
+    endpoint: AtomicU32,
+    attempts: AtomicU32,
+}
+
+/// Set in `Cell::endpoint` as long as there is none.
+const NO_ENDPOINT: u32 = u32::MAX;
+
+impl Facts {
+    /// Facts of an exchange that begins now, with `server` if it is known.
+    #[must_use]
+    pub fn new(server: Option<Arc<str>>) -> Self {
+        let cell = Cell {
+            started: Instant::now(),
+            request_id: next_request_id(),
+            server: OnceLock::new(),
+            caller: OnceLock::new(),
+            method: OnceLock::new(),
+            subject: OnceLock::new(),
+            era: OnceLock::new(),
+            cause: OnceLock::new(),
+            endpoint: AtomicU32::new(NO_ENDPOINT),
+            attempts: AtomicU32::new(0),
+        };
+        if let Some(server) = server {
+            let _ = cell.server.set(server);
+        }
+        Self(Arc::new(cell))
+    }
+
+    /// The facts of a request, if somebody began them.
+    #[must_use]
+    pub fn get<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    /// The facts of a request; begun here if nobody has.
+    pub fn of<B>(request: &mut Request<B>) -> Self {
+        if let Some(facts) = Self::get(request) {
+            return facts.clone();
+        }
+        let facts = Self::new(None);
+        request.extensions_mut().insert(facts.clone());
+        facts
+    }
+
+    /// When the exchange began.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    /// Its name in logs.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.0.request_id
+    }
+
+    /// The configured name of the server it goes to.
+    #[must_use]
+    pub fn server(&self) -> Option<&Arc<str>> {
+        self.0.server.get()
+    }
+
+    /// Who calls, once `authenticate` has said so.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Caller> {
+        self.0.caller.get()
+    }
+
+    /// Says who calls.
+    pub fn set_caller(&self, caller: Caller) {
+        let _ = self.0.caller.set(caller);
+    }
+
+    /// The method: known, of no specification (`Some(None)`), or not yet read (`None`).
+    #[must_use]
+    pub fn method(&self) -> Option<Option<Method>> {
+        self.0.method.get().copied()
+    }
+
+    /// Says which method it is.
+    pub fn set_method(&self, method: Option<Method>) {
+        let _ = self.0.method.set(method);
+    }
+
+    /// The tool that is called. It came from a peer: a label only where it is known to exist.
+    #[must_use]
+    pub fn tool(&self) -> Option<&str> {
+        self.0.subject.get().map(|subject| &**subject)
+    }
+
+    /// Says which tool is called.
+    pub fn set_tool(&self, tool: &str) {
+        let _ = self.0.subject.set(tool.into());
+    }
+
+    /// The caller's era.
+    #[must_use]
+    pub fn era(&self) -> Option<Era> {
+        self.0.era.get().copied()
+    }
+
+    /// Says which era the caller speaks.
+    pub fn set_era(&self, era: Era) {
+        let _ = self.0.era.set(era);
+    }
+
+    /// Why it failed, if it did so by our word.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.0.cause.get().copied()
+    }
+
+    /// Says why it failed.
+    pub fn set_cause(&self, cause: Cause) {
+        let _ = self.0.cause.set(cause);
+    }
+
+    /// The index of the endpoint that the last attempt went to.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<u32> {
+        let endpoint = self.0.endpoint.load(Ordering::Relaxed);
+        (endpoint != NO_ENDPOINT).then_some(endpoint)
+    }
+
+    /// Says to which endpoint an attempt goes.
+    pub fn set_endpoint(&self, endpoint: u32) {
+        self.0.endpoint.store(endpoint, Ordering::Relaxed);
+    }
+
+    /// How many attempts were made.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Counts an attempt.
+    pub fn count_attempt(&self) {
+        self.0.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts")
+            .field("request_id", &self.0.request_id)
+            .field("server", &self.server())
+            .field("method", &self.method())
+            .field("cause", &self.cause())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a call has to go, because of a session or an earlier attempt. `balance` obeys it before its policy.
+///
+/// Put into the extensions of a request only where it says something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pin {
+    /// The endpoint that holds the session.
+    pub endpoint: Option<u32>,
+    /// Endpoints that have failed this call already, to be avoided if there are others.
+    pub avoid: Vec<u32>,
+}
+
+/// The next id: a counter that begins at a random place, so that two processes rarely share one.
+fn next_request_id() -> RequestId {
+    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        use std::hash::{BuildHasher, RandomState};
+        AtomicU64::new(RandomState::new().hash_one(0_u8))
+    });
+    RequestId(next.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_1_one_per_request() {
+        let mut request = Request::new(());
+        let facts = Facts::of(&mut request);
+        assert_eq!(facts.request_id(), Facts::of(&mut request).request_id());
+        assert_ne!(facts.request_id(), Facts::new(None).request_id());
+    }
+
+    #[test]
+    fn rule_2_a_fact_is_written_once() {
+        let facts = Facts::new(Some("wiki".into()));
+        facts.set_cause(Cause::Dns);
+        facts.set_cause(Cause::Internal);
+        assert_eq!(facts.cause(), Some(Cause::Dns));
+        assert_eq!(facts.endpoint(), None);
+        facts.set_endpoint(0);
+        facts.set_endpoint(1);
+        assert_eq!(facts.endpoint(), Some(1));
+    }
+
+    #[test]
+    fn rule_4_a_token_is_not_shown() {
+        let caller = Caller::named("ann".into()).with_token(Secret::new("hunter2"));
+        assert!(!format!("{caller:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,32 @@
+//! Each concern as one Tower layer over HTTP, outermost first.
+//!
+//! A layer takes its own small parameters, never the configuration; it knows no other layer. Inwards they share the
+//! typed extensions [`Call`](crate::call::Call) and [`Pin`](crate::facts::Pin), outwards the
+//! [`Facts`](crate::facts::Facts) cell. Outside [`rescue`] a layer answers for itself; inside it fails with a
+//! [`Failure`](crate::error::Failure) and `rescue` answers.
+//!
+//! Three kinds: *request-only* layers return the inner future or an answer at once ([`Answered`]); *look-only* layers
+//! poll the inner future and look at the answer through `&mut`; only layers that last to the end of a stream wrap the
+//! body. None boxes its future.
+
+mod answered;
+pub mod authenticate;
+#[cfg(feature = "balance")]
+pub mod balance;
+pub mod credential;
+pub mod deadline;
+pub mod guard;
+pub mod headers;
+pub mod hold;
+pub mod inspect;
+pub mod limit;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+pub mod policy;
+pub mod rejoin;
+pub mod rescue;
+pub mod retry;
+pub mod session;
+pub mod trace;
+
+pub use answered::Answered;

@@ -1,0 +1,66 @@
+//! JSON-RPC error codes, and the writing of an error message around an id in any spelling.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+
+/// The bytes are not JSON.
+pub const PARSE_ERROR: i32 = -32700;
+/// JSON, but no valid request.
+pub const INVALID_REQUEST: i32 = -32600;
+/// There is no such method.
+pub const METHOD_NOT_FOUND: i32 = -32601;
+/// The parameters are wrong; also an unknown tool or resource.
+pub const INVALID_PARAMS: i32 = -32602;
+/// Something broke.
+pub const INTERNAL_ERROR: i32 = -32603;
+/// Legacy servers' general code (no meaning in 2026-07-28).
+pub const SERVER_ERROR: i32 = -32000;
+/// What legacy servers answer to a session they do not know.
+pub const SESSION_NOT_FOUND: i32 = -32001;
+/// 2026-07-28: headers and body disagree.
+pub const HEADER_MISMATCH: i32 = -32020;
+/// 2026-07-28: the request needs a capability that the client did not declare.
+pub const MISSING_CAPABILITY: i32 = -32021;
+/// 2026-07-28: the revision is not served.
+pub const UNSUPPORTED_VERSION: i32 = -32022;
+
+/// An error message. `id` is a JSON token, in the spelling of the request; without one there is no `id` member in it
+/// (2026-07-28: only where it was unreadable).
+#[must_use]
+pub fn error_message(id: Option<&[u8]>, code: i32, message: &str, data: Option<&Value>) -> Bytes {
+    let mut out = BytesMut::with_capacity(128 + message.len());
+    out.put_slice(br#"{"jsonrpc":"2.0","#);
+    if let Some(id) = id {
+        out.put_slice(br#""id":"#);
+        out.put_slice(id);
+        out.put_u8(b',');
+    }
+    out.put_slice(br#""error":{"code":"#);
+    out.put_slice(code.to_string().as_bytes());
+    out.put_slice(br#","message":"#);
+    out.put_slice(Value::from(message).to_string().as_bytes());
+    if let Some(data) = data {
+        out.put_slice(br#","data":"#);
+        out.put_slice(data.to_string().as_bytes());
+    }
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c13_the_id_keeps_its_json_type() {
+        for id in ["1", "1.0", "\"1\"", "18446744073709551616"] {
+            let message = error_message(Some(id.as_bytes()), INTERNAL_ERROR, "a \"b\"", None);
+            let text = std::str::from_utf8(&message).unwrap();
+            assert!(
+                text.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#)),
+                "{text}"
+            );
+            assert!(serde_json::from_str::<Value>(text).is_ok());
+        }
+    }
+}
