@@ -9,7 +9,7 @@
 //! 3. A [`Phase`] says how far the call had come, which decides whether it may be sent again.
 //! 4. [`answer`] is the only place where an error answer is written. It shows an upstream's origin at most: no path, no
 //!    query, no token, no text of the upstream.
-//! 5. In the legacy era an error for a request is never 404 or 400 unless the session itself is meant: clients read
+//! 5. In the legacy era an error for a request is never 404 or 400 unless the session itself is meant (or its revision, C49): clients read
 //!    those as the end of their session. It is 200 with a JSON-RPC error then (statement C46).
 
 use std::error::Error as StdError;
@@ -265,6 +265,9 @@ causes! {
     /// A revision that is not served.
     UnsupportedVersion "unsupported_version" Caller 400 UNSUPPORTED_VERSION "http_request_error"
         "Unsupported protocol version" "use one of error.data.supported";
+    /// A legacy request names a revision that does not exist.
+    BadVersionHeader "bad_version_header" Caller 400 INVALID_REQUEST "http_request_error"
+        "Bad Request: unsupported MCP-Protocol-Version" "send the revision that initialize agreed on";
     /// No such method in this revision.
     UnknownMethod "unknown_method" Caller 404 METHOD_NOT_FOUND "http_request_error"
         "Method not found" "see the specification of the revision in use";
@@ -547,7 +550,10 @@ fn is_retryable(failure: &Failure) -> bool {
 
 fn status_for(failure: &Failure, to: &Addressee) -> StatusCode {
     let status = failure.status.unwrap_or_else(|| failure.cause.status());
-    let means_session = matches!(failure.cause, Cause::SessionLost | Cause::SessionMissing);
+    let means_session = matches!(
+        failure.cause,
+        Cause::SessionLost | Cause::SessionMissing | Cause::BadVersionHeader
+    );
     let ends_session = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
     if to.era == Some(Era::Legacy) && to.id.is_some() && ends_session && !means_session {
         StatusCode::OK

@@ -1,0 +1,77 @@
+//! The bytes that all requests of the process may hold at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A shared number of bytes, taken and given back.
+#[derive(Clone, Debug)]
+pub struct ByteBudget(Arc<AtomicUsize>);
+
+impl ByteBudget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    /// Takes `bytes`, if they are there.
+    #[must_use]
+    pub(super) fn take(&self, bytes: usize) -> Option<Held> {
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok()
+            .then(|| Held {
+                budget: self.clone(),
+                bytes,
+            })
+    }
+}
+
+/// Bytes taken from a budget, given back on drop.
+#[derive(Debug)]
+pub(super) struct Held {
+    budget: ByteBudget,
+    bytes: usize,
+}
+
+impl Held {
+    /// Takes more, so that `total` are held; false if they are not there.
+    #[must_use]
+    pub(super) fn grow_to(&mut self, total: usize) -> bool {
+        let Some(more) = total.checked_sub(self.bytes) else {
+            return true;
+        };
+        let Some(mut taken) = self.budget.take(more) else {
+            return false;
+        };
+        // Both are given back together, by this one.
+        taken.bytes = 0;
+        self.bytes = total;
+        true
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.0.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_comes_back() {
+        let budget = ByteBudget::new(10);
+        let mut held = budget.take(4).unwrap();
+        assert!(budget.take(7).is_none());
+        assert!(held.grow_to(10));
+        assert!(!held.grow_to(11));
+        assert!(budget.take(1).is_none());
+        drop(held);
+        assert!(budget.take(10).is_some());
+    }
+}

@@ -1,0 +1,195 @@
+//! Which era a message belongs to, and whether its headers and its body agree.
+
+use http::HeaderMap;
+use serde_json::json;
+
+use crate::call::{Call, Form};
+use crate::error::{Cause, Failure, supported_versions};
+use crate::mcp::headers;
+use crate::mcp::message::{Kind, Malformed, Message, Parsed, Span};
+use crate::mcp::method::Method;
+use crate::mcp::revision::{Era, Revision};
+
+use bytes::Bytes;
+
+/// The revisions that a self-describing request may name here.
+const SERVED_MODERN: &[Revision] = &[Revision::V2026_07_28];
+
+/// The revision that `MCP-Protocol-Version` names, if it is one that exists.
+pub(super) fn named_revision(headers: &HeaderMap) -> Option<Revision> {
+    version_header(headers).and_then(Revision::parse)
+}
+
+fn version_header(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(headers::PROTOCOL_VERSION)?
+        .to_str()
+        .ok()
+        .map(str::trim)
+}
+
+/// Reads the body of a POST and says what it is, or why it is refused.
+///
+/// The checks stand in the order of the specification's reference server: JSON, version header, envelope, agreement of
+/// headers and body, revision, method (protocol, 3.4).
+///
+/// # Errors
+///
+/// A [`Failure`] by the caller's fault; nothing was sent. With it comes the call as far as it could be read, so that
+/// the answer finds its id.
+#[expect(
+    clippy::result_large_err,
+    reason = "built once per refused request, never passed up a deep stack"
+)]
+pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option<Call>)> {
+    match Message::read(body) {
+        Err(malformed) => Err((Failure::unsent(cause_of(malformed)), None)),
+        Ok(Parsed::Batch(parts)) => {
+            judge_batch(headers, body, parts).map_err(|failure| (failure, None))
+        }
+        Ok(Parsed::One(message)) => {
+            let (era, verdict) = judge_message(headers, body, &message);
+            let call = |revision| Call::new(Form::Message(message), era, revision, body.clone());
+            match verdict {
+                Ok(revision) => Ok(call(revision)),
+                Err(failure) => Err((failure, Some(call(None)))),
+            }
+        }
+    }
+}
+
+fn cause_of(malformed: Malformed) -> Cause {
+    match malformed {
+        Malformed::Syntax => Cause::MalformedJson,
+        Malformed::DuplicateKey => Cause::DuplicateKey,
+        Malformed::BatchSize | Malformed::NotAMessage => Cause::MalformedMessage,
+    }
+}
+
+fn judge_batch(
+    headers: &HeaderMap,
+    body: &Bytes,
+    parts: Vec<(Span, Message)>,
+) -> Result<Call, Failure> {
+    let revision = legacy_revision(headers)?;
+    let has_batches = revision.is_none_or(|revision| revision == Revision::V2025_03_26);
+    let opens_a_session = parts
+        .iter()
+        .any(|(_, part)| part.known_method() == Some(Method::Initialize));
+    let describes_itself = parts.iter().any(|(_, part)| part.params.meta.is_envelope());
+    if !has_batches || opens_a_session || describes_itself {
+        return Err(Failure::unsent(Cause::BatchRefused));
+    }
+    Ok(Call::new(
+        Form::Batch(parts),
+        Era::Legacy,
+        revision,
+        body.clone(),
+    ))
+}
+
+fn judge_message(
+    headers: &HeaderMap,
+    body: &Bytes,
+    message: &Message,
+) -> (Era, Result<Option<Revision>, Failure>) {
+    if message.params.meta.is_envelope() {
+        return (Era::Modern, judge_modern(headers, body, message).map(Some));
+    }
+    if message.known_method() == Some(Method::Initialize) {
+        let offered = message
+            .params
+            .protocol_version
+            .map(|text| text.decode(body));
+        return (
+            Era::Legacy,
+            Ok(offered.and_then(|version| Revision::parse(&version))),
+        );
+    }
+    // Dates compare as text, so that a revision of the future counts as modern.
+    let claims_modern =
+        version_header(headers).is_some_and(|version| version >= Revision::V2026_07_28.as_str());
+    if !claims_modern {
+        return (Era::Legacy, legacy_revision(headers));
+    }
+    if message.kind == Kind::Request {
+        return (Era::Modern, Err(Failure::unsent(Cause::EnvelopeIncomplete)));
+    }
+    (Era::Modern, Ok(named_revision(headers)))
+}
+
+fn legacy_revision(headers: &HeaderMap) -> Result<Option<Revision>, Failure> {
+    match version_header(headers) {
+        None => Ok(None),
+        Some(version) => Revision::parse(version)
+            .map(Some)
+            .ok_or_else(|| Failure::unsent(Cause::BadVersionHeader)),
+    }
+}
+
+fn judge_modern(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<Revision, Failure> {
+    let Some(header) = version_header(headers) else {
+        return Err(mismatch("MCP-Protocol-Version is missing"));
+    };
+    let meta = &message.params.meta;
+    let (Some(version), Some(_)) = (meta.protocol_version, meta.client_capabilities) else {
+        return Err(Failure::unsent(Cause::EnvelopeIncomplete));
+    };
+    let Ok(version) = serde_json::from_slice::<String>(version.of(body)) else {
+        return Err(Failure::unsent(Cause::EnvelopeIncomplete));
+    };
+    if header != version {
+        return Err(mismatch("MCP-Protocol-Version differs from params._meta"));
+    }
+    let served = Revision::parse(&version).filter(|revision| SERVED_MODERN.contains(revision));
+    let Some(revision) = served else {
+        let data = supported_versions(&version, SERVED_MODERN);
+        return Err(Failure::unsent(Cause::UnsupportedVersion).with_data(data));
+    };
+    if message.kind == Kind::Request {
+        mirrored(headers, body, message)?;
+        if message
+            .known_method()
+            .is_some_and(|method| !method.exists_in(revision))
+        {
+            return Err(Failure::unsent(Cause::UnknownMethod));
+        }
+    }
+    Ok(revision)
+}
+
+/// `Mcp-Method` and `Mcp-Name` say what the body says.
+fn mirrored(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<(), Failure> {
+    let method = message
+        .method
+        .map(|name| name.name(body))
+        .unwrap_or_default();
+    let named = headers
+        .get(headers::METHOD)
+        .ok_or_else(|| mismatch("Mcp-Method is missing"))?;
+    if named.as_bytes().trim_ascii() != method.as_bytes() {
+        return Err(mismatch("Mcp-Method differs from the body's method"));
+    }
+    if message.known_method().and_then(Method::named_by).is_none() {
+        return Ok(());
+    }
+    // A request without its subject is the server's to refuse (-32602); a header without a subject is not.
+    match (message.subject(), headers.get(headers::NAME)) {
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(mismatch("Mcp-Name is missing")),
+        (None, Some(_)) => Err(mismatch("Mcp-Name names what the body does not")),
+        (Some(subject), Some(named)) => {
+            let named = headers::decode(named.as_bytes())
+                .ok_or_else(|| mismatch("Mcp-Name cannot be decoded"))?;
+            if named == subject.decode(body) {
+                Ok(())
+            } else {
+                Err(mismatch("Mcp-Name differs from the body"))
+            }
+        }
+    }
+}
+
+fn mismatch(detail: &str) -> Failure {
+    Failure::unsent(Cause::HeaderMismatch).with_data(json!({ "detail": detail }))
+}

@@ -1,0 +1,355 @@
+//! The contract's rules, in their order.
+
+use std::convert::Infallible;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+use tower::{ServiceExt, service_fn};
+
+use super::*;
+use crate::mcp::revision::Revision;
+
+const ENVELOPE: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+
+/// Sends one request through `inspect`; the inner service answers with what it saw.
+async fn send(
+    params: Params,
+    headers: &[(&'static str, &str)],
+    body: &str,
+) -> (StatusCode, Value, HeaderMap) {
+    let mut request = Request::post("/mcp")
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .unwrap();
+    for (name, value) in headers {
+        request
+            .headers_mut()
+            .append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    let inner = service_fn(async |request: Request<Full<Bytes>>| {
+        let call = request.extensions().get::<Call>().unwrap().clone();
+        let facts = Facts::get(&request).unwrap();
+        let seen = json!({
+            "era": call.era().as_str(),
+            "revision": call.revision().map(|revision| revision.as_str()),
+            "method": call.method_name(),
+            "subject": call.subject(),
+            "tool": facts.tool(),
+            "batch": matches!(call.form(), Form::Batch(_)),
+        });
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body, call.body());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(seen.to_string()))))
+    });
+    let response = InspectLayer::new(params)
+        .layer(inner)
+        .oneshot(request)
+        .await
+        .unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (
+        parts.status,
+        serde_json::from_slice(&body).unwrap(),
+        parts.headers,
+    )
+}
+
+async fn post(headers: &[(&'static str, &str)], body: &str) -> (StatusCode, Value) {
+    let (status, body, _) = send(Params::default(), headers, body).await;
+    (status, body)
+}
+
+fn modern_call(name: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{{"name":"{name}",{ENVELOPE}}}}}"#
+    )
+}
+
+const MODERN: (&str, &str) = ("mcp-protocol-version", "2026-07-28");
+const TOOLS_CALL: (&str, &str) = ("mcp-method", "tools/call");
+
+#[tokio::test]
+async fn rule_1_a_body_over_the_limit_is_413() {
+    let params = Params {
+        max_body: 10,
+        ..Params::default()
+    };
+    let (status, body, _) = send(params, &[], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    assert_eq!(status, 413);
+    assert_eq!(body["error"]["data"]["cause"], "body_too_large");
+}
+
+#[tokio::test]
+async fn rule_1_the_budget_is_of_all_requests_and_comes_back() {
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let params = Params {
+        budget: ByteBudget::new(ping.len()),
+        ..Params::default()
+    };
+    assert_eq!(send(params.clone(), &[], ping).await.0, 200);
+    let held = params.budget.take(1).unwrap();
+    assert_eq!(send(params.clone(), &[], ping).await.0, 503);
+    drop(held);
+    assert_eq!(send(params, &[], ping).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_1_a_body_that_does_not_come_is_408() {
+    let body = StreamBody::new(futures_pending());
+    let request = Request::post("/mcp").body(body).unwrap();
+    let inner = service_fn(async |_: Request<Full<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let response = InspectLayer::new(Params::default())
+        .layer(inner)
+        .oneshot(request)
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 408);
+}
+
+/// A stream without an item and without an end.
+fn futures_pending()
+-> impl futures_core::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Unpin {
+    struct Never;
+    impl futures_core::Stream for Never {
+        type Item = Result<http_body::Frame<Bytes>, Infallible>;
+        fn poll_next(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Self::Item>> {
+            Poll::Pending
+        }
+    }
+    Never
+}
+
+#[tokio::test]
+async fn rule_2_initialize_without_an_envelope_is_legacy_whatever_its_header() {
+    let text = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+    let (status, seen) = post(&[MODERN], text).await;
+    assert_eq!(status, 200);
+    assert_eq!(seen["era"], "legacy");
+    assert_eq!(seen["revision"], Revision::V2025_11_25.as_str());
+}
+
+#[tokio::test]
+async fn c23_an_envelope_is_modern_even_with_a_session_id() {
+    let (status, seen) = post(
+        &[
+            MODERN,
+            TOOLS_CALL,
+            ("mcp-name", "echo"),
+            ("mcp-session-id", "x"),
+        ],
+        &modern_call("echo"),
+    )
+    .await;
+    assert_eq!(
+        (status, &seen["era"], &seen["tool"]),
+        (StatusCode::OK, &json!("modern"), &json!("echo"))
+    );
+}
+
+#[tokio::test]
+async fn c02_an_incomplete_envelope_is_400_32602() {
+    let half = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    let (status, body) = post(&[MODERN, ("mcp-method", "tools/list")], half).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]["code"]),
+        (400, &json!(-32602))
+    );
+    let none = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let (status, body) = post(&[MODERN, ("mcp-method", "tools/list")], none).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]["code"]),
+        (400, &json!(-32602))
+    );
+}
+
+#[tokio::test]
+async fn c03_a_request_without_client_info_is_served() {
+    let (status, _) = post(
+        &[MODERN, TOOLS_CALL, ("mcp-name", "echo")],
+        &modern_call("echo"),
+    )
+    .await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn c04_c05_the_version_header_is_there_and_agrees() {
+    for headers in [
+        &[TOOLS_CALL][..],
+        &[("mcp-protocol-version", "2025-11-25"), TOOLS_CALL],
+    ] {
+        let (status, body) = post(headers, &modern_call("echo")).await;
+        assert_eq!(
+            (status.as_u16(), &body["error"]["code"]),
+            (400, &json!(-32020))
+        );
+        assert_eq!(body["id"], "a");
+    }
+}
+
+#[tokio::test]
+async fn c06_an_unserved_version_is_400_32022_with_what_is_served() {
+    let text = modern_call("echo").replace("2026-07-28", "2099-01-01");
+    let (status, body) = post(&[("mcp-protocol-version", "2099-01-01"), TOOLS_CALL], &text).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]["code"]),
+        (400, &json!(-32022))
+    );
+    assert_eq!(body["error"]["data"]["supported"], json!(["2026-07-28"]));
+    assert_eq!(body["error"]["data"]["requested"], "2099-01-01");
+}
+
+#[tokio::test]
+async fn c07_mcp_method_is_there_and_agrees() {
+    for method in [&[][..], &[("mcp-method", "Tools/call")]] {
+        let headers: Vec<_> = [MODERN, ("mcp-name", "echo")]
+            .iter()
+            .chain(method)
+            .copied()
+            .collect();
+        let (status, body) = post(&headers, &modern_call("echo")).await;
+        assert_eq!(
+            (status.as_u16(), &body["error"]["code"]),
+            (400, &json!(-32020))
+        );
+    }
+}
+
+#[tokio::test]
+async fn c08_c10_mcp_name_is_decoded_and_agrees() {
+    for (name, header, expected) in [
+        ("echo", "echo", 200),
+        ("echo", "  echo\t", 200),
+        ("Grüße", "=?base64?R3LDvMOfZQ==?=", 200),
+        ("echo", "other", 400),
+        ("echo", "=?base64?!!!?=", 400),
+    ] {
+        let (status, _) = post(
+            &[MODERN, TOOLS_CALL, ("mcp-name", header)],
+            &modern_call(name),
+        )
+        .await;
+        assert_eq!(status.as_u16(), expected, "{header}");
+    }
+    let (status, body) = post(&[MODERN, TOOLS_CALL], &modern_call("echo")).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]["code"]),
+        (400, &json!(-32020))
+    );
+}
+
+#[tokio::test]
+async fn c12_a_removed_method_is_404_32601() {
+    for method in [
+        "ping",
+        "logging/setLevel",
+        "resources/subscribe",
+        "initialize",
+    ] {
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{ENVELOPE}}}}}"#);
+        let (status, body) = post(&[MODERN, ("mcp-method", method)], &text).await;
+        assert_eq!(
+            (status.as_u16(), &body["error"]["code"]),
+            (404, &json!(-32601)),
+            "{method}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn c49_a_legacy_version_exists_or_is_400() {
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    assert_eq!(
+        post(&[("mcp-protocol-version", "1999-01-01")], ping)
+            .await
+            .0,
+        400
+    );
+    let (status, seen) = post(&[], ping).await;
+    assert_eq!((status.as_u16(), &seen["revision"]), (200, &Value::Null));
+    assert_eq!(
+        post(&[("mcp-protocol-version", "2025-06-18")], ping)
+            .await
+            .1["revision"],
+        "2025-06-18"
+    );
+}
+
+#[tokio::test]
+async fn c50_batches_pass_where_the_revision_may_have_them() {
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#;
+    assert_eq!(post(&[], batch).await.1["batch"], true);
+    assert_eq!(
+        post(&[("mcp-protocol-version", "2025-03-26")], batch)
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        post(&[("mcp-protocol-version", "2025-06-18")], batch)
+            .await
+            .0,
+        400
+    );
+    assert_eq!(
+        post(&[], r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#)
+            .await
+            .0,
+        400
+    );
+}
+
+#[tokio::test]
+async fn rule_5_what_is_unknown_passes() {
+    let (status, seen) = post(
+        &[("x-odd", "1")],
+        r#"{"jsonrpc":"2.0","id":1,"method":"vendor/odd","more":[1e9]}"#,
+    )
+    .await;
+    assert_eq!(
+        (status.as_u16(), &seen["method"]),
+        (200, &json!("vendor/odd"))
+    );
+}
+
+#[tokio::test]
+async fn media_types_are_those_of_the_protocol() {
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    assert_eq!(post(&[("content-type", "text/plain")], ping).await.0, 415);
+    assert_eq!(
+        post(&[("content-type", "Application/JSON; charset=utf-8")], ping)
+            .await
+            .0,
+        200
+    );
+    assert_eq!(post(&[("accept", "application/json")], ping).await.0, 406);
+    for accept in [
+        "*/*",
+        "application/json, text/event-stream",
+        "text/*;q=0.5,application/*",
+    ] {
+        assert_eq!(post(&[("accept", accept)], ping).await.0, 200, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_405_with_allow() {
+    let inner = service_fn(async |_: Request<Full<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let request = Request::put("/mcp").body(Full::<Bytes>::default()).unwrap();
+    let response = InspectLayer::new(Params::default())
+        .layer(inner)
+        .oneshot(request)
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 405);
+    assert!(response.headers().contains_key("allow"));
+}
