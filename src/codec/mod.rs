@@ -1,4 +1,9 @@
-//! Bytes to frames: server-sent events and lines, bounded.
+//! Bytes to frames and back, bounded, without I/O.
+//!
+//! | Module | Holds |
+//! | --- | --- |
+//! | [`sse`] | server-sent events: a decoder that keeps each event's bytes, and an encoder |
+//! | [`line`] | messages that end with a newline |
 
 pub mod line;
 pub mod sse;
