@@ -10,6 +10,8 @@ pub mod facts;
 pub mod layer;
 pub mod mcp;
 pub mod secret;
+#[cfg(feature = "sidecar")]
+pub mod sidecar;
 #[cfg(feature = "client")]
 pub mod transport;
 

@@ -1,0 +1,605 @@
+//! Accepts connections and serves HTTP/1.1 on them, within limits.
+//!
+//! Contract:
+//!
+//! 1. No more than [`Limits::connections`] are open; above it the socket is left alone until one ends, so that the
+//!    kernel's queue holds the callers.
+//! 2. A connection whose first byte does not come within [`Limits::first_byte`], whose request head takes longer than
+//!    [`Limits::head`], or that is idle between requests for [`Limits::idle`], is closed. One sweep a second does it for
+//!    all connections, so that a request sets no timer; spans are good to a second.
+//! 3. A head is at most [`Limits::head_bytes`] and 100 headers (431 above, by hyper).
+//! 4. [`Drain`]: no new connections; idle ones are closed; busy ones end with their answer (`Connection: close`); those
+//!    that are left when the grace is over are cut.
+//! 5. A caller that hangs up is noticed while its call runs, and the call's future is dropped.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::body::Body;
+
+/// What a listener bounds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections at once. Default 10,000.
+    pub connections: usize,
+    /// How long a new connection may be silent. Default 10 s.
+    pub first_byte: Duration,
+    /// How long the head of a request may take. Default 10 s.
+    pub head: Duration,
+    /// How long a connection may be idle between requests. Default 5 min.
+    pub idle: Duration,
+    /// The most bytes that a request's head may have. Default 64 KiB.
+    pub head_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            first_byte: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            head_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// Says when to stop, and knows what is still open.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    stop: watch::Sender<bool>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            stop: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Drain {
+    /// Begins to drain. Cannot be undone.
+    pub fn begin(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Ready once it has begun.
+    pub async fn begun(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as `self`.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// A receiver that turns true when it begins.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+}
+
+/// What a connection is at.
+const FIRST_BYTE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+const IDLE: u8 = 3;
+
+/// One connection, as the sweep sees it.
+#[derive(Debug)]
+struct Connection {
+    doing: AtomicU8,
+    /// The tick at which it began to do so.
+    since: AtomicU32,
+    cut: AtomicBool,
+    wake: Notify,
+}
+
+/// All connections of one listener, and the coarse clock that they are measured with.
+#[derive(Debug)]
+struct Connections {
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+    tick: AtomicU32,
+    limits: Limits,
+}
+
+impl Connections {
+    fn new(limits: Limits) -> Self {
+        Self {
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+            tick: AtomicU32::new(0),
+            limits,
+        }
+    }
+
+    fn add(self: &Arc<Self>) -> Registered {
+        let connection = Arc::new(Connection {
+            doing: AtomicU8::new(FIRST_BYTE),
+            since: AtomicU32::new(self.tick.load(Ordering::Relaxed)),
+            cut: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(key, connection.clone());
+        Registered {
+            connections: self.clone(),
+            connection,
+            key,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the coarse clock by one second and cuts what has waited too long.
+    fn sweep(&self) {
+        let now = self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        for connection in self.lock().values() {
+            let allowed = match connection.doing.load(Ordering::Relaxed) {
+                FIRST_BYTE => self.limits.first_byte,
+                HEAD => self.limits.head,
+                IDLE => self.limits.idle,
+                _ => continue,
+            };
+            let waited = now.wrapping_sub(connection.since.load(Ordering::Relaxed));
+            if u64::from(waited) > allowed.as_secs() {
+                connection.cut();
+            }
+        }
+    }
+
+    fn cut_all(&self) {
+        for connection in self.lock().values() {
+            connection.cut();
+        }
+    }
+}
+
+impl Connection {
+    fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+}
+
+/// A connection in the table, taken out on drop.
+struct Registered {
+    connections: Arc<Connections>,
+    connection: Arc<Connection>,
+    key: u64,
+}
+
+impl Registered {
+    fn state(&self) -> State {
+        State {
+            connections: self.connections.clone(),
+            connection: self.connection.clone(),
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connections.lock().remove(&self.key);
+    }
+}
+
+/// Notes what a connection does.
+#[derive(Clone)]
+struct State {
+    connections: Arc<Connections>,
+    connection: Arc<Connection>,
+}
+
+impl State {
+    fn set(&self, doing: u8) {
+        let now = self.connections.tick.load(Ordering::Relaxed);
+        self.connection.since.store(now, Ordering::Relaxed);
+        self.connection.doing.store(doing, Ordering::Relaxed);
+    }
+
+    fn saw_bytes(&self) {
+        if matches!(
+            self.connection.doing.load(Ordering::Relaxed),
+            FIRST_BYTE | IDLE
+        ) {
+            self.set(HEAD);
+        }
+    }
+}
+
+/// What answers the requests of a connection.
+pub trait Answer: Send + Sync + 'static {
+    /// Answers one request of a caller at `peer`.
+    fn answer(&self, request: http::Request<Incoming>, peer: SocketAddr) -> RouteFuture;
+}
+
+/// An answer on its way: the box at the seam of a route.
+pub type RouteFuture =
+    Pin<Box<dyn Future<Output = Result<http::Response<Body>, crate::error::BoxError>> + Send>>;
+
+/// Serves a bound socket until `drain` begins and all connections have ended, or `grace` is over.
+///
+/// # Cancellation
+///
+/// Dropping the future stops accepting and cuts nothing: connections are tasks of their own and end with their callers.
+pub async fn serve<A: Answer>(
+    socket: TcpListener,
+    answer: Arc<A>,
+    limits: Limits,
+    drain: Drain,
+    grace: Duration,
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let most = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    let connections = Arc::new(Connections::new(limits));
+    let sweep = tokio::spawn(sweep_each_second(connections.clone()));
+    {
+        let mut stop = pin!(drain.begun());
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = accept(&socket, &permits) => accepted,
+            };
+            match accepted {
+                Ok((stream, peer, permit)) => {
+                    let registered = connections.add();
+                    let serving =
+                        serve_connection(stream, peer, answer.clone(), registered, drain.clone());
+                    tokio::spawn(async move {
+                        serving.await;
+                        drop(permit);
+                    });
+                }
+                // Out of file descriptors, mostly: wait for some to come back instead of spinning.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+    drop(socket);
+    // All permits are back when the last connection has ended.
+    let ended = permits.acquire_many(most);
+    if tokio::time::timeout(grace, ended).await.is_err() {
+        connections.cut_all();
+        let _ = tokio::time::timeout(Duration::from_secs(1), permits.acquire_many(most)).await;
+    }
+    sweep.abort();
+}
+
+async fn accept(
+    socket: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = permits
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, peer) = socket.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+async fn sweep_each_second(connections: Arc<Connections>) {
+    let mut each_second = tokio::time::interval(Duration::from_secs(1));
+    each_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        each_second.tick().await;
+        connections.sweep();
+    }
+}
+
+async fn serve_connection<A: Answer>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    answer: Arc<A>,
+    registered: Registered,
+    drain: Drain,
+) {
+    // A failure here is the connection's, which shows when it is read.
+    let _ = stream.set_nodelay(true);
+    let state = registered.state();
+    let service = {
+        let state = state.clone();
+        hyper::service::service_fn(move |request| {
+            state.set(BUSY);
+            Answering {
+                inner: answer.answer(request, peer),
+                state: Some(state.clone()),
+            }
+        })
+    };
+    let head_bytes = registered.connections.limits.head_bytes;
+    let mut http = http1::Builder::new();
+    http.max_buf_size(head_bytes).half_close(false);
+    let mut connection =
+        pin!(http.serve_connection(TokioIo::new(Watched { stream, state }), service));
+    let mut stop = pin!(drain.begun());
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, %peer, "a connection ended with an error");
+                }
+                return;
+            }
+            () = registered.connection.wake.notified() => {
+                if registered.connection.cut.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            () = &mut stop, if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// An answer on its way, which tells the sweep when its body has ended.
+    struct Answering {
+        inner: RouteFuture,
+        state: Option<State>,
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Counted>, crate::error::BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.inner.as_mut().poll(cx).map_ok(|response| {
+            let state = this.state.take();
+            response.map(|body| Counted {
+                body,
+                _ended: Ended(state),
+            })
+        })
+    }
+}
+
+/// A body that tells the sweep when it has ended.
+struct Counted {
+    body: Body,
+    _ended: Ended,
+}
+
+struct Ended(Option<State>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(state) = &self.0 {
+            state.set(IDLE);
+        }
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = bytes::Bytes;
+    type Error = crate::error::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that tells the sweep when bytes come.
+struct Watched {
+    stream: TcpStream,
+    state: State,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.state.saw_bytes();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    struct Hello;
+
+    impl Answer for Hello {
+        fn answer(&self, request: http::Request<Incoming>, _: SocketAddr) -> RouteFuture {
+            Box::pin(async move {
+                if request.uri().path() == "/slow" {
+                    std::future::pending::<()>().await;
+                }
+                Ok(http::Response::new(Body::from(Bytes::from_static(
+                    b"hello",
+                ))))
+            })
+        }
+    }
+
+    async fn start(limits: Limits, grace: Duration) -> (SocketAddr, Drain, JoinHandle<()>) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let drain = Drain::default();
+        let task = tokio::spawn(serve(socket, Arc::new(Hello), limits, drain.clone(), grace));
+        (address, drain, task)
+    }
+
+    async fn get(stream: &mut TcpStream, path: &str) -> String {
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = vec![0; 1024];
+        let read = stream.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let mut rest = Vec::new();
+        let reading = stream.read_to_end(&mut rest);
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn rule_2_a_silent_a_slow_and_an_idle_connection_are_closed() {
+        let short = Duration::from_secs(1);
+        let limits = Limits {
+            first_byte: short,
+            head: short,
+            idle: short,
+            ..Limits::default()
+        };
+        let (address, _drain, _task) = start(limits, short).await;
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HT").await.unwrap();
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(get(&mut idle, "/").await.ends_with("hello"));
+        assert!(
+            is_closed(&mut silent).await
+                && is_closed(&mut slow).await
+                && is_closed(&mut idle).await
+        );
+    }
+
+    #[tokio::test]
+    async fn rule_1_above_the_cap_callers_wait() {
+        let (address, _drain, _task) = start(
+            Limits {
+                connections: 1,
+                ..Limits::default()
+            },
+            Duration::ZERO,
+        )
+        .await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        assert!(get(&mut first, "/").await.ends_with("hello"));
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        drop(first);
+        let mut answer = [0; 15];
+        second.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
+    async fn rule_3_a_head_that_does_not_end_is_431() {
+        let (address, _drain, _task) = start(
+            Limits {
+                head_bytes: 8192,
+                ..Limits::default()
+            },
+            Duration::ZERO,
+        )
+        .await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let line = format!("x: {}\r\n", "y".repeat(1000));
+        for _ in 0..20 {
+            if stream.write_all(line.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 431");
+    }
+
+    #[tokio::test]
+    async fn rule_4_drain_ends_idle_connections_and_cuts_the_rest_after_the_grace() {
+        let (address, drain, task) = start(Limits::default(), Duration::from_millis(50)).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(get(&mut idle, "/").await.ends_with("hello"));
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        drain.begin();
+        task.await.unwrap();
+        assert!(is_closed(&mut idle).await && is_closed(&mut busy).await);
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

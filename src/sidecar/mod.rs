@@ -1,0 +1,3 @@
+//! The sidecar: the whole stack, assembled from configuration, behind a listener.
+
+pub mod listener;
