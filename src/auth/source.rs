@@ -213,6 +213,10 @@ impl Rendered {
         }
     }
 
+    pub(crate) fn cell(&self) -> &SecretCell {
+        &self.cell
+    }
+
     /// The header value and its generation; nothing if there is no value, or one that no header can carry.
     pub(crate) fn value(&self) -> Option<(HeaderValue, u64)> {
         let generation = self.cell.generation();

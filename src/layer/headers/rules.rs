@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue,
+};
 
 use crate::auth::source::{Rendered, SecretCell};
 use crate::auth::template::Template;
