@@ -150,7 +150,7 @@ where
             }
         };
         let revision = judge::named_revision(request.headers());
-        let era = revision.map_or(Era::Legacy, |revision| revision.era());
+        let era = revision.map_or(Era::Legacy, crate::mcp::revision::Revision::era);
         facts.set_era(era);
         let (mut parts, _) = request.into_parts();
         parts

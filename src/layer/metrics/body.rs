@@ -1,0 +1,288 @@
+//! Watches one call to the end of its body.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::codec::sse::Decoder;
+use crate::error::{BoxError, Cause, Failure};
+use crate::facts::Facts;
+use crate::layer::metrics::families::{Label, ServerFamilies};
+use crate::layer::metrics::outcome::{Outcome, may_be_an_error};
+use crate::mcp::method::{self, Class};
+
+/// The most bytes of a JSON answer, or of one event, that are looked at.
+const LOOKED_AT: usize = 64 * 1024;
+
+/// One call from its begin to its end. Dropped before the end was seen, the call was cancelled.
+#[derive(Debug)]
+pub(super) struct Observer {
+    families: Arc<ServerFamilies>,
+    facts: Facts,
+    /// What it is counted under as long as no method is known.
+    label: Label,
+    /// Whether it is counted among the open streams (else among the calls in flight).
+    is_stream: bool,
+    status: StatusCode,
+    outcome: Option<Outcome>,
+    look: Look,
+    ended: bool,
+}
+
+/// How the answer's bytes are looked at.
+#[derive(Debug)]
+enum Look {
+    /// Not at all.
+    Away,
+    /// One JSON message; `None` until the first piece.
+    Json(Option<Bytes>),
+    /// Events.
+    Events(Decoder),
+}
+
+impl Observer {
+    pub(super) fn begin(families: Arc<ServerFamilies>, facts: Facts, verb: &Method) -> Self {
+        let is_get = verb == Method::GET;
+        let gauge = if is_get {
+            &families.streams
+        } else {
+            &families.in_flight
+        };
+        gauge.inc();
+        Self {
+            families,
+            facts,
+            label: match *verb {
+                Method::GET => Label::Get,
+                Method::DELETE => Label::Delete,
+                _ => Label::Other,
+            },
+            is_stream: is_get,
+            status: StatusCode::OK,
+            outcome: None,
+            look: Look::Away,
+            ended: false,
+        }
+    }
+
+    /// The answer's head has come.
+    pub(super) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = status;
+        let is_listen =
+            self.facts.method().flatten().map(method::Method::class) == Some(Class::Listen);
+        if is_listen && !self.is_stream {
+            self.is_stream = true;
+            self.families.in_flight.dec();
+            self.families.streams.inc();
+        }
+        let content_type = headers
+            .get(header::CONTENT_TYPE)
+            .map_or(&b""[..], |value| value.as_bytes());
+        self.look = if content_type.starts_with(b"text/event-stream") {
+            Look::Events(Decoder::new(LOOKED_AT))
+        } else if content_type.starts_with(b"application/json") {
+            Look::Json(None)
+        } else {
+            Look::Away
+        };
+    }
+
+    /// A piece of the body goes by.
+    fn saw(&mut self, piece: &Bytes) {
+        match &mut self.look {
+            Look::Away => {}
+            Look::Json(seen) => {
+                let all = match seen.take() {
+                    None => piece.clone(),
+                    Some(before) => {
+                        let mut all = BytesMut::from(&before[..]);
+                        all.extend_from_slice(piece);
+                        all.freeze()
+                    }
+                };
+                self.look = if all.len() > LOOKED_AT {
+                    Look::Away
+                } else {
+                    Look::Json(Some(all))
+                };
+            }
+            Look::Events(decoder) => {
+                decoder.push(piece);
+                loop {
+                    match decoder.next() {
+                        Ok(Some(event)) => {
+                            let Some(message) = event.message() else {
+                                continue;
+                            };
+                            self.families.events.inc();
+                            if may_be_an_error(message)
+                                && let Some(outcome) = Outcome::of_message(message)
+                            {
+                                self.outcome = Some(outcome);
+                            }
+                        }
+                        Ok(None) => break,
+                        Err(_) => {
+                            self.look = Look::Away;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The body has ended as it should.
+    fn complete(&mut self) {
+        if let Look::Json(Some(message)) = &self.look
+            && may_be_an_error(message)
+        {
+            self.outcome = Outcome::of_message(message);
+        }
+        let outcome = match self.facts.cause() {
+            Some(cause) => Outcome::of_cause(cause),
+            None => self
+                .outcome
+                .unwrap_or_else(|| Outcome::of_status(self.status)),
+        };
+        self.end(outcome, "complete");
+    }
+
+    /// There is no answer, or it broke off.
+    pub(super) fn failed(&mut self, cause: Cause) {
+        self.facts.set_cause(cause);
+        self.end(
+            Outcome::of_cause(self.facts.cause().unwrap_or(cause)),
+            "upstream",
+        );
+    }
+
+    fn end(&mut self, outcome: Outcome, reason: &str) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        if self.is_stream {
+            self.families.streams.dec();
+            self.families.count_closed(reason);
+        } else {
+            self.families.in_flight.dec();
+        }
+        let label = match self.facts.method() {
+            Some(Some(method)) => Label::Known(method),
+            Some(None) => Label::Other,
+            None => self.label,
+        };
+        let elapsed = self.facts.started().elapsed();
+        self.families
+            .count(label, self.facts.tool(), outcome, elapsed.as_secs_f64());
+        if let Some(cause) = self.facts.cause() {
+            self.families.count_error(label, cause);
+        }
+        tracing::debug!(
+            target: "outrigger::access",
+            request_id = %self.facts.request_id(),
+            server = %self.families.server(),
+            method = label.as_str(),
+            tool = self.facts.tool(),
+            era = self.facts.era().map(|era| era.as_str()),
+            principal = self.facts.caller().and_then(|caller| caller.principal()).map(|name| &**name),
+            endpoint = self.facts.endpoint(),
+            attempts = self.facts.attempts(),
+            status = self.status.as_u16(),
+            outcome = outcome.as_str(),
+            cause = self.facts.cause().map(Cause::as_str),
+            ms = elapsed.as_millis(),
+            "call"
+        );
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled, "caller");
+    }
+}
+
+pin_project! {
+    /// The answer's body, watched to its end.
+    #[derive(Debug)]
+    pub struct ResponseBody<B>
+    where
+        B: http_body::Body,
+    {
+        #[pin]
+        body: B,
+        observer: Option<Observer>,
+    }
+
+    impl<B> PinnedDrop for ResponseBody<B>
+    where
+        B: http_body::Body,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            // A reader that knows the length does not poll for the end.
+            let this = this.project();
+            if this.body.is_end_stream() && let Some(mut observer) = this.observer.take() {
+                observer.complete();
+            }
+        }
+    }
+}
+
+impl<B> ResponseBody<B>
+where
+    B: http_body::Body,
+{
+    pub(super) fn new(body: B, mut observer: Observer) -> Self {
+        let ended = body.is_end_stream();
+        if ended {
+            observer.complete();
+        }
+        Self {
+            body,
+            observer: (!ended).then_some(observer),
+        }
+    }
+}
+
+impl<B> http_body::Body for ResponseBody<B>
+where
+    B: http_body::Body<Data = Bytes, Error = BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let frame = ready!(this.body.poll_frame(cx));
+        if let Some(observer) = this.observer {
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let Some(piece) = frame.data_ref() {
+                        observer.saw(piece);
+                    }
+                }
+                Some(Err(error)) => observer
+                    .failed(Failure::of(error).map_or(Cause::ConnectionLost, Failure::cause)),
+                None => observer.complete(),
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

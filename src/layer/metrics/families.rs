@@ -1,0 +1,244 @@
+//! The metric families, and the handles of one server.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+use crate::error::{BoxError, Cause};
+use crate::layer::metrics::outcome::Outcome;
+use crate::mcp::method::Method;
+
+/// The most tool names that a server has labels for; later ones are `_other`.
+pub const MAX_TOOLS: usize = 100;
+
+/// The boundaries of OpenTelemetry's MCP conventions, in seconds, with two below for a local hop.
+const BUCKETS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+
+/// The metric families of all servers.
+#[derive(Clone, Debug)]
+pub struct Families {
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGaugeVec,
+    streams: IntGaugeVec,
+    events: IntCounterVec,
+    closed: IntCounterVec,
+}
+
+impl Families {
+    /// Makes the families and registers them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the registry has one of their names already.
+    pub fn register(registry: &Registry) -> Result<Self, BoxError> {
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, BoxError> {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok(family)
+        };
+        let gauge = |name: &str, help: &str| -> Result<_, BoxError> {
+            let family = IntGaugeVec::new(Opts::new(name, help), &["server"])?;
+            registry.register(Box::new(family.clone()))?;
+            Ok(family)
+        };
+        let duration = HistogramVec::new(
+            HistogramOpts::new(
+                "outrigger_request_duration_seconds",
+                "How long a call took, as the caller saw it, to the end of its answer.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["server", "method", "outcome"],
+        )?;
+        registry.register(Box::new(duration.clone()))?;
+        Ok(Self {
+            requests: counter(
+                "outrigger_requests_total",
+                "Calls that have ended.",
+                &["server", "method", "tool", "outcome"],
+            )?,
+            errors: counter(
+                "outrigger_errors_total",
+                "Calls that the sidecar answered with an error of its own, by cause.",
+                &["server", "method", "error_type"],
+            )?,
+            duration,
+            in_flight: gauge(
+                "outrigger_in_flight_requests",
+                "Calls that have begun and not ended.",
+            )?,
+            streams: gauge("outrigger_streams", "GET and listen streams that are open.")?,
+            events: counter(
+                "outrigger_stream_events_total",
+                "Events that went to callers.",
+                &["server", "direction"],
+            )?,
+            closed: counter(
+                "outrigger_stream_closed_total",
+                "Streams that have ended, by who ended them.",
+                &["server", "reason"],
+            )?,
+        })
+    }
+
+    /// The handles of one server. Made once per server and kept, so that its tools keep their labels.
+    #[must_use]
+    pub fn server(&self, server: Arc<str>) -> Arc<ServerFamilies> {
+        Arc::new(ServerFamilies {
+            in_flight: self.in_flight.with_label_values(&[&*server]),
+            streams: self.streams.with_label_values(&[&*server]),
+            events: self.events.with_label_values(&[&*server, "down"]),
+            paths: std::iter::repeat_with(Path::default)
+                .take(Method::ALL.len() + 3)
+                .collect(),
+            tools: RwLock::default(),
+            families: self.clone(),
+            server,
+        })
+    }
+}
+
+/// What a call is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Label {
+    Known(Method),
+    Other,
+    Get,
+    Delete,
+}
+
+impl Label {
+    fn index(self) -> usize {
+        match self {
+            Self::Other => 0,
+            Self::Get => 1,
+            Self::Delete => 2,
+            Self::Known(method) => 3 + method as usize,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Other => "_other",
+            Self::Get => "GET",
+            Self::Delete => "DELETE",
+            Self::Known(method) => method.as_str(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Path {
+    durations: [OnceLock<Histogram>; Outcome::COUNT],
+    requests: [OnceLock<IntCounter>; Outcome::COUNT],
+}
+
+type Tool = [OnceLock<IntCounter>; Outcome::COUNT];
+
+/// The handles of one server.
+pub struct ServerFamilies {
+    server: Arc<str>,
+    families: Families,
+    pub(super) in_flight: IntGauge,
+    pub(super) streams: IntGauge,
+    pub(super) events: IntCounter,
+    paths: Vec<Path>,
+    tools: RwLock<HashMap<Box<str>, Arc<Tool>>>,
+}
+
+impl ServerFamilies {
+    /// The configured name of the server.
+    #[must_use]
+    pub fn server(&self) -> &Arc<str> {
+        &self.server
+    }
+
+    /// The names of the tools that have labels of their own.
+    #[must_use]
+    pub fn tools(&self) -> Vec<String> {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        tools.keys().map(ToString::to_string).collect()
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn count(&self, label: Label, tool: Option<&str>, outcome: Outcome, seconds: f64) {
+        let Some(path) = self.paths.get(label.index()) else {
+            return;
+        };
+        let at = outcome.index();
+        if let Some(slot) = path.durations.get(at) {
+            slot.get_or_init(|| {
+                let labels = [&*self.server, label.as_str(), outcome.as_str()];
+                self.families.duration.with_label_values(&labels)
+            })
+            .observe(seconds);
+        }
+        let requests = |tool: &str| {
+            let labels = [&*self.server, label.as_str(), tool, outcome.as_str()];
+            self.families.requests.with_label_values(&labels)
+        };
+        let Some(tool) = tool else {
+            if let Some(slot) = path.requests.get(at) {
+                slot.get_or_init(|| requests("")).inc();
+            }
+            return;
+        };
+        match self.tool(tool, outcome == Outcome::Ok) {
+            Some(known) => {
+                if let Some(slot) = known.get(at) {
+                    slot.get_or_init(|| requests(tool)).inc();
+                }
+            }
+            None => requests("_other").inc(),
+        }
+    }
+
+    /// The counters of a tool that is known; one that has just succeeded becomes known.
+    fn tool(&self, name: &str, succeeded: bool) -> Option<Arc<Tool>> {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tool) = tools.get(name) {
+            return Some(tool.clone());
+        }
+        if !succeeded || tools.len() >= MAX_TOOLS {
+            return None;
+        }
+        drop(tools);
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        if tools.len() >= MAX_TOOLS {
+            return tools.get(name).cloned();
+        }
+        Some(tools.entry(name.into()).or_default().clone())
+    }
+
+    /// Counts an answer of our own making.
+    pub(super) fn count_error(&self, label: Label, cause: Cause) {
+        self.families
+            .errors
+            .with_label_values(&[&*self.server, label.as_str(), cause.as_str()])
+            .inc();
+    }
+
+    /// Counts a stream that has ended.
+    pub(super) fn count_closed(&self, reason: &str) {
+        self.families
+            .closed
+            .with_label_values(&[&*self.server, reason])
+            .inc();
+    }
+}
+
+impl fmt::Debug for ServerFamilies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerFamilies")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! How a call ended: the closed list, and how it is read off an answer.
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use crate::error::Cause;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Answered with a result.
+    Ok,
+    /// Answered with a tool's `isError`.
+    ToolError,
+    /// Answered with a JSON-RPC error of the upstream.
+    RpcError,
+    /// Answered with an HTTP error of the upstream, or refused for its form.
+    HttpError,
+    /// Ended by one of our time limits.
+    Timeout,
+    /// The caller hung up.
+    Cancelled,
+    /// Refused by origin, host, address or policy.
+    Denied,
+    /// Refused by a limit, ours or the upstream's.
+    RateLimited,
+    /// Refused for a credential, the caller's or ours.
+    Auth,
+    /// The upstream could not be reached, or broke off.
+    Unavailable,
+}
+
+impl Outcome {
+    /// How many there are.
+    pub(super) const COUNT: usize = 10;
+
+    /// Its place in a table.
+    pub(super) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::RpcError => "rpc_error",
+            Self::HttpError => "http_error",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Denied => "denied",
+            Self::RateLimited => "rate_limited",
+            Self::Auth => "auth",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// What a failure of ours counts as.
+    #[must_use]
+    pub fn of_cause(cause: Cause) -> Self {
+        match cause {
+            Cause::RequestTimeout
+            | Cause::StreamIdle
+            | Cause::TotalTimeout
+            | Cause::ConnectTimeout
+            | Cause::BodyTimeout => Self::Timeout,
+            Cause::OriginRefused
+            | Cause::HostRefused
+            | Cause::AddressRefused
+            | Cause::PolicyDenied => Self::Denied,
+            Cause::RateLimited
+            | Cause::TooManyCalls
+            | Cause::UpstreamRateLimited
+            | Cause::Overloaded => Self::RateLimited,
+            Cause::Unauthorized
+            | Cause::Forbidden
+            | Cause::CredentialMissing
+            | Cause::CredentialHeld
+            | Cause::Unauthenticated => Self::Auth,
+            Cause::Dns
+            | Cause::ConnectionRefused
+            | Cause::Unreachable
+            | Cause::TlsCertificate
+            | Cause::TlsHandshake
+            | Cause::PoolExhausted
+            | Cause::StreamsExhausted
+            | Cause::ConnectionLost
+            | Cause::NoEndpoint
+            | Cause::ShuttingDown
+            | Cause::Internal => Self::Unavailable,
+            _ => Self::HttpError,
+        }
+    }
+
+    /// What a status alone says.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            0..400 => Self::Ok,
+            401 | 403 => Self::Auth,
+            429 => Self::RateLimited,
+            502..=504 => Self::Unavailable,
+            _ => Self::HttpError,
+        }
+    }
+
+    /// What one JSON-RPC message says, if it is an answer.
+    pub(super) fn of_message(message: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            error: Option<serde::de::IgnoredAny>,
+            #[serde(default)]
+            result: Option<Tool>,
+        }
+        #[derive(Deserialize)]
+        struct Tool {
+            #[serde(rename = "isError", default)]
+            is_error: bool,
+        }
+        let answer: Answer = serde_json::from_slice(message).ok()?;
+        match (answer.error, answer.result) {
+            (Some(_), _) => Some(Self::RpcError),
+            (None, Some(tool)) => Some(if tool.is_error {
+                Self::ToolError
+            } else {
+                Self::Ok
+            }),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Whether the bytes can be anything but a plain result: a search is far cheaper than reading them.
+pub(super) fn may_be_an_error(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"\"error\"").is_some()
+        || memchr::memmem::find(bytes, b"\"isError\"").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_3_messages_are_told_apart() {
+        for (message, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#,
+                Some(Outcome::Ok),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true}}"#,
+                Some(Outcome::ToolError),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"isError":false,"x":"\"error\""}}"#,
+                Some(Outcome::Ok),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"x"}}"#,
+                Some(Outcome::RpcError),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#,
+                None,
+            ),
+            ("{", None),
+        ] {
+            assert_eq!(
+                Outcome::of_message(message.as_bytes()),
+                expected,
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_cause_counts_as_a_failure() {
+        for &cause in Cause::ALL {
+            assert_ne!(Outcome::of_cause(cause), Outcome::Ok);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The contract's rules, in their order.
+
+use std::convert::Infallible;
+
+use http::{Method as Verb, StatusCode, header};
+use http_body_util::BodyExt;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tower::{ServiceExt, service_fn};
+
+use super::*;
+use crate::body::Body;
+use crate::error::Failure;
+use crate::mcp::method::Method;
+
+struct Counted {
+    registry: Registry,
+    families: Arc<ServerFamilies>,
+}
+
+impl Counted {
+    fn new() -> Self {
+        let registry = Registry::new();
+        let families = Families::register(&registry).unwrap().server("wiki".into());
+        Self { registry, families }
+    }
+
+    fn text(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[track_caller]
+    fn has(&self, line: &str) {
+        let text = self.text();
+        assert!(
+            text.lines().any(|found| found == line),
+            "no {line} in\n{text}"
+        );
+    }
+
+    /// One `tools/call` of `echo`, answered so.
+    async fn call(
+        &self,
+        status: StatusCode,
+        kind: &'static str,
+        body: Body,
+    ) -> Result<Bytes, BoxError> {
+        let body = std::sync::Mutex::new(Some(body));
+        let inner = service_fn(|request: Request<()>| {
+            let facts = Facts::get(&request).unwrap();
+            facts.set_method(Some(Method::ToolsCall));
+            facts.set_tool("echo");
+            let body = body.lock().unwrap().take().unwrap();
+            let response = Response::builder()
+                .status(status)
+                .header(header::CONTENT_TYPE, kind)
+                .body(body);
+            async move { Ok::<_, Infallible>(response.unwrap()) }
+        });
+        let service = MetricsLayer::new(self.families.clone()).layer(inner);
+        let response = service.oneshot(Request::new(())).await.unwrap();
+        Ok(response.into_body().collect().await?.to_bytes())
+    }
+}
+
+fn body(text: &'static str) -> Body {
+    Body::from(Bytes::from_static(text.as_bytes()))
+}
+
+#[tokio::test]
+async fn rule_2_a_call_counts_once_at_the_end_of_its_body() {
+    let counted = Counted::new();
+    counted
+        .call(
+            StatusCode::OK,
+            "application/json",
+            body(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#),
+        )
+        .await
+        .unwrap();
+    counted.has(
+        r#"outrigger_requests_total{method="tools/call",outcome="ok",server="wiki",tool="echo"} 1"#,
+    );
+    counted.has(r#"outrigger_in_flight_requests{server="wiki"} 0"#);
+    counted.has(r#"outrigger_request_duration_seconds_count{method="tools/call",outcome="ok",server="wiki"} 1"#);
+}
+
+#[tokio::test]
+async fn rule_2_a_dropped_call_is_cancelled_whether_answered_or_not() {
+    let counted = Counted::new();
+    let never = service_fn(async |_: Request<()>| {
+        std::future::pending::<()>().await;
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let service = MetricsLayer::new(counted.families.clone()).layer(never);
+    let mut call = tokio_test::task::spawn(service.oneshot(Request::new(())));
+    assert!(call.poll().is_pending());
+    counted.has(r#"outrigger_in_flight_requests{server="wiki"} 1"#);
+    drop(call);
+    let answered =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(body("{}"))));
+    let service = MetricsLayer::new(counted.families.clone()).layer(answered);
+    drop(service.oneshot(Request::new(())).await.unwrap());
+    counted.has(
+        r#"outrigger_requests_total{method="_other",outcome="cancelled",server="wiki",tool=""} 2"#,
+    );
+    counted.has(r#"outrigger_in_flight_requests{server="wiki"} 0"#);
+}
+
+#[tokio::test]
+async fn rule_2_a_get_is_a_stream_and_no_load() {
+    let counted = Counted::new();
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(body("x"))));
+    let service = MetricsLayer::new(counted.families.clone()).layer(inner);
+    let request = Request::builder().method(Verb::GET).body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    counted.has(r#"outrigger_streams{server="wiki"} 1"#);
+    counted.has(r#"outrigger_in_flight_requests{server="wiki"} 0"#);
+    drop(response);
+    counted.has(r#"outrigger_streams{server="wiki"} 0"#);
+    counted.has(r#"outrigger_stream_closed_total{reason="caller",server="wiki"} 1"#);
+}
+
+#[tokio::test]
+async fn rule_3_the_outcome_is_read_off_the_answer() {
+    let counted = Counted::new();
+    let events = "event: message\ndata: {\"method\":\"notifications/progress\"}\n\ndata: {\"result\":{\"isError\":true}}\n\n";
+    counted
+        .call(StatusCode::OK, "text/event-stream", body(events))
+        .await
+        .unwrap();
+    counted
+        .call(
+            StatusCode::OK,
+            "application/json",
+            body(r#"{"error":{"code":1}}"#),
+        )
+        .await
+        .unwrap();
+    counted
+        .call(StatusCode::BAD_GATEWAY, "text/html", body("<p>"))
+        .await
+        .unwrap();
+    let text = counted.text();
+    for outcome in ["tool_error", "rpc_error", "unavailable"] {
+        let line = format!(
+            r#"outrigger_requests_total{{method="tools/call",outcome="{outcome}",server="wiki",tool="_other"}} 1"#
+        );
+        assert!(text.contains(&line), "{text}");
+    }
+    counted.has(r#"outrigger_stream_events_total{direction="down",server="wiki"} 2"#);
+}
+
+#[tokio::test]
+async fn rule_3_a_body_that_breaks_off_has_its_cause() {
+    let counted = Counted::new();
+    let broken = http_body_util::StreamBody::new(Broken(false));
+    let failed = counted
+        .call(StatusCode::OK, "text/event-stream", Body::new(broken))
+        .await;
+    assert!(failed.is_err());
+    counted.has(
+        r#"outrigger_errors_total{error_type="stream_idle",method="tools/call",server="wiki"} 1"#,
+    );
+}
+
+struct Broken(bool);
+
+impl futures_core::Stream for Broken {
+    type Item = Result<http_body::Frame<Bytes>, BoxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Err(Failure::new(
+            Cause::StreamIdle,
+            crate::error::Phase::Answered,
+        )
+        .into())))
+    }
+}
+
+#[tokio::test]
+async fn rule_4_a_tool_has_a_label_once_a_call_has_succeeded() {
+    let counted = Counted::new();
+    for tool in 0..MAX_TOOLS + 5 {
+        counted.families.count(
+            families::Label::Known(Method::ToolsCall),
+            Some(&tool.to_string()),
+            Outcome::Ok,
+            0.0,
+        );
+    }
+    counted.families.count(
+        families::Label::Known(Method::ToolsCall),
+        Some("x"),
+        Outcome::RpcError,
+        0.0,
+    );
+    assert_eq!(counted.families.tools().len(), MAX_TOOLS);
+    counted.has(r#"outrigger_requests_total{method="tools/call",outcome="ok",server="wiki",tool="_other"} 5"#);
+    counted.has(r#"outrigger_requests_total{method="tools/call",outcome="rpc_error",server="wiki",tool="_other"} 1"#);
+}
