@@ -331,9 +331,14 @@ fn rewrite<'a>(raw: &[u8], field: &[u8], values: impl Iterator<Item = &'a [u8]>)
         if is_replaced || line.text.is_empty() {
             put_values(&mut out, line.end);
         }
-        if !is_replaced {
-            put_line(&mut out, b"", line.text, line.end);
+        if is_replaced {
+            continue;
         }
+        // The line that stood between a CR and this LF is gone: they must not become one line end.
+        if out.ends_with(b"\r") && line.text.is_empty() && line.end == b"\n" {
+            out.put_u8(b'\n');
+        }
+        put_line(&mut out, b"", line.text, line.end);
     }
     out.freeze()
 }

@@ -151,7 +151,9 @@ let bytes = event.with_data(data.as_bytes());
                     .flat_map(|line| [line.text, line.end].concat())
                     .collect()
             };
-            prop_assert_eq!(others(&bytes), others(&event.raw));
+            // The blank line at the end may have had to change (see `rewrite`).
+            let kept = others(&event.raw);
+            prop_assert!(others(&bytes).starts_with(kept.trim_ascii_end()));
         }
     }
 }
@@ -294,6 +296,10 @@ fn an_edit_keeps_the_other_lines() {
     assert_eq!(
         event.with_id(b"7\n\0"),
         "event:message\r\ndata: {\r\ndata:}\r\nx: y\r\nid: 7\r\n\r\n"
+    );
+    assert_eq!(
+        only(b"data: 1\rdata: 2\n\n").with_data(b"3"),
+        "data: 3\r\n\n"
     );
     assert_eq!(only(b"id: 1\n\n").with_data(b"{}"), "id: 1\ndata: {}\n\n");
     assert_eq!(
