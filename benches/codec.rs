@@ -1,0 +1,40 @@
+//! The codec by itself: what it costs to read an envelope, and to decode SSE.
+//!
+//! `cargo bench -p outrigger-bench --bench codec`
+
+use outrigger::mcp::message::Message;
+
+mod measure;
+
+fn main() {
+    envelopes();
+}
+
+/// A `tools/call` whose text has `bytes` bytes, with an envelope as of 2026-07-28 or without.
+fn call(bytes: usize, modern: bool) -> String {
+    let meta = if modern {
+        r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"0"}},"#
+    } else {
+        ""
+    };
+    let text = "all work and no play ".repeat(bytes / 21 + 1);
+    let text = text.get(..bytes).unwrap_or_default();
+    format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{meta}"name":"echo","arguments":{{"text":"{text}"}}}}}}"#
+    )
+}
+
+fn envelopes() {
+    measure::head("one pass over an envelope");
+    for (name, bytes) in [("256 B", 256), ("2 KB", 2_000), ("100 KB", 100_000)] {
+        for (era, modern) in [("legacy", false), ("2026-07-28", true)] {
+            let body = call(bytes, modern);
+            assert!(
+                Message::read(body.as_bytes()).is_ok(),
+                "a call that is none"
+            );
+            let cost = measure::cost(|| Message::read(body.as_bytes()));
+            measure::line(&format!("{name}, {era}"), cost);
+        }
+    }
+}
