@@ -90,6 +90,7 @@ struct Cell {
     cause: OnceLock<Cause>,
     endpoint: AtomicU32,
     attempts: AtomicU32,
+    sent: AtomicU32,
 }
 
 /// Set in `Cell::endpoint` as long as there is none.
@@ -110,6 +111,7 @@ impl Facts {
             cause: OnceLock::new(),
             endpoint: AtomicU32::new(NO_ENDPOINT),
             attempts: AtomicU32::new(0),
+            sent: AtomicU32::new(0),
         };
         if let Some(server) = server {
             let _ = cell.server.set(server);
@@ -227,6 +229,17 @@ impl Facts {
     /// Counts an attempt.
     pub fn count_attempt(&self) {
         self.0.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many times a request of it was given to a connection, and so may have reached an upstream.
+    #[must_use]
+    pub fn sent(&self) -> u32 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that is given to a connection.
+    pub fn count_sent(&self) {
+        self.0.sent.fetch_add(1, Ordering::Relaxed);
     }
 }
 

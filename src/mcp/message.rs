@@ -162,6 +162,8 @@ pub struct Params {
     pub arguments: Option<Span>,
     /// Whether it answers an `input_required` result: `inputResponses` or `requestState` is there.
     pub is_answer_to_input: bool,
+    /// Whether it asks for a task (2025-11-25): `params.task` is there.
+    pub has_task: bool,
     /// `params._meta`.
     pub meta: Meta,
 }
@@ -522,6 +524,10 @@ impl<'de> Visitor<'de> for ParamsVisitor<'de> {
                 "inputResponses" | "requestState" => {
                     map.next_value::<IgnoredAny>()?;
                     params.is_answer_to_input = true;
+                }
+                "task" => {
+                    map.next_value::<IgnoredAny>()?;
+                    params.has_task = true;
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;

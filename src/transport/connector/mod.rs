@@ -1,0 +1,344 @@
+//! Connections to one upstream: an own list of HTTP/1.1 connections behind a Tower service.
+//!
+//! Contract:
+//!
+//! 1. No call is ever sent twice: only a request that was never written to its connection goes to another, fresh one,
+//!    once. Whatever else breaks fails, and its [`Phase`] says whether the call may have been executed.
+//! 2. Calls have a hard cap of connections; who finds none waits a bounded time in order of arrival. Streams (GET,
+//!    `subscriptions/listen`) have a cap of their own and never take a connection from the calls' cap.
+//! 3. An answer read to its end frees its connection; an answer, or the future of one, that is dropped before closes
+//!    it. The last connection freed is the first taken. Idle ones are limited in number, idle time and age, and by
+//!    what the upstream's `Keep-Alive` says; closed ones are noticed before they are used.
+//! 4. Every error is a [`Failure`] with its cause, phase and origin.
+//! 5. A redirect (307, 308) within the same origin is followed once; any other fails. No header ever goes to another
+//!    origin.
+//! 6. The service is always ready, and a clone shares its connections.
+//!
+//! It deliberately knows nothing of MCP but which requests are streams, never repeats what was sent, and offers no
+//! HTTP/2: streams of MCP would block each other on one connection.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use outrigger::transport::connector::{Connector, ConnectorParams, Endpoint, PlaintextPolicy};
+//! use tower_service::Service;
+//!
+//! let endpoint = Endpoint::new("https://mcp.example.com/mcp", PlaintextPolicy::LoopbackOnly)?;
+//! let mut connector = Connector::new(endpoint, ConnectorParams::default())?;
+//! let request = Request::post("/mcp").body(Full::new(Bytes::from_static(b"{}")))?;
+//! let response = connector.call(request).await?;
+//! # let _ = response;
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod dial;
+mod endpoint;
+mod pool;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header};
+use http_body_util::Full;
+use tower_service::Service;
+
+pub use body::ConnectionBody;
+pub use endpoint::{Endpoint, EndpointError, PlaintextPolicy};
+pub use pool::ConnectorStats;
+pub use tls::{TlsError, TlsParams};
+
+use crate::error::{BoxError, Cause, Failure, Phase};
+use crate::facts::Facts;
+use pool::{Lane, State};
+use tls::Tls;
+
+/// The smallest read buffer that hyper allows.
+const MIN_BUFFER: usize = 8 * 1024;
+/// What a read may grow to, so that large answers take few of them.
+const BUFFER: usize = 64 * 1024;
+
+/// Limits and times of a [`Connector`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectorParams {
+    /// The most connections for calls. Default: 100.
+    pub max: usize,
+    /// The most connections kept while no call needs them. Default: 20.
+    pub max_idle: usize,
+    /// The most connections for streams, beside those for calls. Default: 1000.
+    pub streams: usize,
+    /// The most calls that wait for a connection; one more fails at once. Default: 1024.
+    pub max_waiting: usize,
+    /// How long a connection may take: name, TCP and TLS together. Default: 10 s.
+    pub connect: Duration,
+    /// How long a call waits for a connection. Default: as long as `connect`.
+    pub acquire: Option<Duration>,
+    /// How long a connection may be idle. Default: 50 s, under the 60 s of common load balancers.
+    pub max_idle_time: Duration,
+    /// How old a connection may be when a call takes it, so that changes of DNS are followed. Default: 10 min.
+    pub max_age: Duration,
+    /// The most bytes of an answer's status line and headers. There are at most 100 headers. Default: 64 KiB.
+    pub max_header_bytes: usize,
+    /// How the upstream's certificate is judged.
+    pub tls: TlsParams,
+}
+
+impl Default for ConnectorParams {
+    fn default() -> Self {
+        Self {
+            max: 100,
+            max_idle: 20,
+            streams: 1000,
+            max_waiting: 1024,
+            connect: Duration::from_secs(10),
+            acquire: None,
+            max_idle_time: Duration::from_secs(50),
+            max_age: Duration::from_mins(10),
+            max_header_bytes: 64 * 1024,
+            tls: TlsParams::default(),
+        }
+    }
+}
+
+impl ConnectorParams {
+    fn acquire_timeout(&self) -> Duration {
+        self.acquire.unwrap_or(self.connect)
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.max_header_bytes.max(BUFFER).max(MIN_BUFFER)
+    }
+}
+
+/// The way to one upstream. A clone shares its connections.
+#[derive(Clone)]
+#[must_use]
+pub struct Connector {
+    shared: Arc<Shared>,
+}
+
+/// What all clones, leases and tasks of a connector share.
+struct Shared {
+    endpoint: Endpoint,
+    params: ConnectorParams,
+    tls: Option<Tls>,
+    state: Mutex<State>,
+    redirects: AtomicU8,
+}
+
+/// `Shared::redirects`: nothing is known yet, so requests are copied in case they must be sent elsewhere.
+const REDIRECTS_UNKNOWN: u8 = 0;
+/// The upstream answers by itself: no copies.
+const REDIRECTS_NO: u8 = 1;
+/// It has redirected before: copies, for good.
+const REDIRECTS_YES: u8 = 2;
+
+impl Connector {
+    /// A connector to `endpoint`. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If the CA file cannot be used.
+    pub fn new(endpoint: Endpoint, params: ConnectorParams) -> Result<Self, TlsError> {
+        let tls = endpoint
+            .is_tls()
+            .then(|| Tls::new(&endpoint, &params.tls))
+            .transpose()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                endpoint,
+                params,
+                tls,
+                state: Mutex::default(),
+                redirects: AtomicU8::new(REDIRECTS_UNKNOWN),
+            }),
+        })
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn stats(&self) -> ConnectorStats {
+        self.shared.stats()
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("endpoint", &self.shared.endpoint)
+            .field("tls", &self.shared.params.tls)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for Connector {
+    type Response = Response<ConnectionBody>;
+    type Error = BoxError;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        let shared = Arc::clone(&self.shared);
+        ResponseFuture(Box::pin(async move {
+            exchange(&shared, request)
+                .await
+                .map_err(|failure| failure.at(shared.endpoint.origin().clone()).into())
+        }))
+    }
+}
+
+/// The future of an answer. Dropped, it closes the connection that it uses.
+///
+/// Boxed, as hyper's own future has no name: the connector is one of the three seams where that is so.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture(
+    Pin<Box<dyn Future<Output = Result<Response<ConnectionBody>, BoxError>> + Send>>,
+);
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<ConnectionBody>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+async fn exchange(
+    shared: &Arc<Shared>,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<ConnectionBody>, Failure> {
+    prepare(shared, &mut request);
+    let lane = Lane::of(&request);
+    let redirects = shared.redirects.load(Ordering::Relaxed);
+    let copy = (redirects != REDIRECTS_NO).then(|| Box::new(request.clone()));
+    let response = send(shared, lane, request).await?;
+    if is_redirect(response.status()) {
+        return Box::pin(follow(shared, lane, copy, response)).await;
+    }
+    if redirects == REDIRECTS_UNKNOWN && response.status().is_success() {
+        // Fails if a redirect came meanwhile, which counts more.
+        let _ = shared.redirects.compare_exchange(
+            REDIRECTS_UNKNOWN,
+            REDIRECTS_NO,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+    Ok(response)
+}
+
+/// What HTTP/1.1 needs, and what would make the length of the body ambiguous.
+fn prepare(shared: &Shared, request: &mut Request<Full<Bytes>>) {
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().authority().is_some() {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(|| shared.endpoint.uri().clone(), Into::into);
+    }
+    let headers = request.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::TRANSFER_ENCODING);
+    if !headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, shared.endpoint.host_header().clone());
+    }
+}
+
+async fn send(
+    shared: &Arc<Shared>,
+    lane: Lane,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<ConnectionBody>, Failure> {
+    let mut lease = shared.acquire(lane).await?;
+    let mut is_first = true;
+    loop {
+        let sender = lease.connected().await?;
+        if let Some(facts) = Facts::get(&request) {
+            facts.count_sent();
+        }
+        let mut error = match sender.try_send_request(request).await {
+            Ok(response) => {
+                lease.note_keep_alive(response.headers());
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return Err(Failure::new(Cause::BadResponse, Phase::Sent));
+                }
+                return Ok(response.map(|body| ConnectionBody::new(body, lease)));
+            }
+            Err(error) => error,
+        };
+        // The connection was closed while the request was on its way to it. Not a byte of it was written.
+        match error.take_message() {
+            Some(unsent) if is_first => {
+                is_first = false;
+                lease.disconnect();
+                request = unsent;
+            }
+            Some(_) => {
+                return Err(Failure::unsent(Cause::ConnectionLost).with_source(error.into_error()));
+            }
+            None => return Err(body::broken(error.into_error())),
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Sends the copy to where a redirect leads. The upstream that redirects has not executed the call.
+async fn follow(
+    shared: &Arc<Shared>,
+    lane: Lane,
+    copy: Option<Box<Request<Full<Bytes>>>>,
+    response: Response<ConnectionBody>,
+) -> Result<Response<ConnectionBody>, Failure> {
+    let keeps_method = matches!(response.status().as_u16(), 307 | 308);
+    let target = response
+        .headers()
+        .get(header::LOCATION)
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| shared.endpoint.same_origin(location));
+    let Some(target) = target.filter(|_| keeps_method) else {
+        return Err(Failure::new(Cause::Redirected, Phase::Answered));
+    };
+    shared.redirects.store(REDIRECTS_YES, Ordering::Relaxed);
+    let Some(mut request) = copy else {
+        // It had answered by itself so far, so there is no copy: who repeats the call will be led on.
+        return Err(Failure::unsent(Cause::Redirected));
+    };
+    drop(response);
+    *request.uri_mut() = target;
+    let response = send(shared, lane, *request).await?;
+    if is_redirect(response.status()) {
+        return Err(Failure::new(Cause::Redirected, Phase::Answered));
+    }
+    Ok(response)
+}
