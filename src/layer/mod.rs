@@ -20,13 +20,18 @@ pub mod headers;
 pub mod hold;
 pub mod inspect;
 pub mod limit;
+mod media;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod policy;
 pub mod rejoin;
 pub mod rescue;
 pub mod retry;
+mod retry_after;
 pub mod session;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod timeouts;
 pub mod trace;
 
 pub use answered::Answered;
