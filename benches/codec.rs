@@ -2,12 +2,13 @@
 //!
 //! `cargo bench -p outrigger-bench --bench codec`
 
-use outrigger::mcp::message::Message;
+use outrigger::{codec::sse, mcp::message::Message};
 
 mod measure;
 
 fn main() {
     envelopes();
+    events();
 }
 
 /// A `tools/call` whose text has `bytes` bytes, with an envelope as of 2026-07-28 or without.
@@ -36,5 +37,27 @@ fn envelopes() {
             let cost = measure::cost(|| Message::read(body.as_bytes()));
             measure::line(&format!("{name}, {era}"), cost);
         }
+    }
+}
+
+fn events() {
+    /// A decoder allows one event of this many bytes.
+    const LIMIT: usize = 1 << 20;
+    measure::head("decoding one SSE event");
+    for (name, bytes) in [("256 B", 256), ("2 KB", 2_000), ("100 KB", 100_000)] {
+        let event = sse::encode_event(None, Some("0123456789-1"), call(bytes, false).as_bytes());
+        let mut decoder = sse::Decoder::new(LIMIT);
+        let cost = measure::cost(|| {
+            decoder.push(&event);
+            decoder.next().is_ok_and(|event| event.is_some())
+        });
+        measure::line(&format!("{name}, in one piece"), cost);
+        let cost = measure::cost(|| {
+            event.chunks(1_400).fold(0, |events, part| {
+                decoder.push(part);
+                events + usize::from(decoder.next().is_ok_and(|event| event.is_some()))
+            })
+        });
+        measure::line(&format!("{name}, in pieces of 1,400 B"), cost);
     }
 }

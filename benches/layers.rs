@@ -9,6 +9,7 @@ use std::{
     future::{Ready, ready},
     hint::black_box,
     pin::pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -16,9 +17,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use outrigger::{
-    Body, BoxError, Call, Facts,
+    Body, BoxError, Call, Facts, Secret,
+    auth::{SecretCell, StaticCredential},
     call::Form,
-    layer::{headers, inspect},
+    layer::{credential, headers, inspect, metrics},
     mcp::{
         message::{Message, Parsed},
         revision::Era,
@@ -49,6 +51,15 @@ fn main() {
         &inspect::InspectLayer::new(inspect::Params::default()),
         outside,
     );
+    let source = StaticCredential::bearer(SecretCell::new(Secret::new("0123456789abcdef")));
+    if let Some(families) = families() {
+        over("metrics", &metrics::MetricsLayer::new(families), outside);
+    }
+    over(
+        "credential",
+        &credential::InjectCredentialLayer::new(source),
+        inside,
+    );
     over(
         "headers",
         &headers::FilterHeadersLayer::new(headers::Params::default()),
@@ -56,20 +67,27 @@ fn main() {
     );
 }
 
+fn families() -> Option<Arc<metrics::ServerFamilies>> {
+    let families = metrics::Families::register(&prometheus::Registry::new()).ok()?;
+    Some(families.server("bench".into()))
+}
+
 /// Measures `layer` with requests made by `request`.
-fn over<L>(name: &str, layer: &L, request: impl Fn() -> Request<Full<Bytes>>)
+fn over<L, B>(name: &str, layer: &L, request: impl Fn() -> Request<Full<Bytes>>)
 where
     L: Layer<Server>,
-    L::Service: Service<Request<Full<Bytes>>>,
+    L::Service: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    B: http_body::Body,
 {
     let mut service = layer.layer(Server);
     measure::line(name, measure::cost(|| drive(&mut service, request())));
 }
 
 /// Calls a service that is ready, whose answer is there at the first poll.
-fn drive<S>(service: &mut S, request: Request<Full<Bytes>>)
+fn drive<S, B>(service: &mut S, request: Request<Full<Bytes>>)
 where
-    S: Service<Request<Full<Bytes>>>,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    B: http_body::Body,
 {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(
@@ -79,7 +97,15 @@ where
     let Poll::Ready(answer) = pin!(service.call(request)).poll(&mut cx) else {
         panic!("a layer waits over a ready service");
     };
-    assert!(black_box(answer).is_ok(), "a layer refused the call");
+    let Ok(answer) = answer else {
+        panic!("a layer fails over a service that does not")
+    };
+    assert!(answer.status().is_success(), "a layer refused the call");
+    // Some layers act at the end of the body.
+    let mut body = pin!(answer.into_body());
+    while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+        drop(black_box(frame));
+    }
 }
 
 /// Answers at once.

@@ -55,10 +55,12 @@ unsafe impl GlobalAlloc for Counting {
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub nanos: f64,
-    pub allocations: u64,
-    pub bytes: u64,
+    pub allocations: f64,
+    pub bytes: f64,
 }
 
+/// Operations whose allocations are counted.
+const COUNTED: u32 = 1_000;
 /// How long all samples of one operation take together.
 const SPAN: Duration = Duration::from_millis(400);
 /// How long one sample takes, about.
@@ -70,9 +72,13 @@ pub fn cost<T>(mut operation: impl FnMut() -> T) -> Cost {
     for _ in 0..100 {
         black_box(operation());
     }
+    // A mean: what is allocated ahead shows once in many operations.
     let (count, bytes) = (COUNT.get(), BYTES.get());
-    black_box(operation());
-    let (allocations, bytes) = (COUNT.get() - count, BYTES.get() - bytes);
+    for _ in 0..COUNTED {
+        black_box(operation());
+    }
+    let mean = |now: u64, before: u64| (now - before) as f64 / f64::from(COUNTED);
+    let (allocations, bytes) = (mean(COUNT.get(), count), mean(BYTES.get(), bytes));
     let one = time(1, &mut operation).max(Duration::from_nanos(1));
     let times = u32::try_from((SAMPLE.as_nanos() / one.as_nanos()).clamp(1, 100_000)).unwrap_or(1);
     let end = Instant::now() + SPAN;
@@ -108,5 +114,5 @@ pub fn line(name: &str, cost: Cost) {
         allocations,
         bytes,
     } = cost;
-    println!("| {name} | {nanos:.0} | {allocations} | {bytes} |");
+    println!("| {name} | {nanos:.0} | {allocations:.1} | {bytes:.0} |");
 }
