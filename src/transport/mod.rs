@@ -12,3 +12,4 @@ pub use connector::{
     ConnectionBody, Connector, ConnectorParams, ConnectorStats, Endpoint, PlaintextPolicy,
     TlsParams,
 };
+pub use dialect::{Dialect, DialectLayer};

@@ -1,0 +1,323 @@
+//! Makes a request good Streamable HTTP of its era, and tells the upstream when nobody waits for the answer any more.
+//!
+//! The last of an endpoint's layers, right above the [`Connector`](crate::transport::Connector).
+//!
+//! Contract:
+//!
+//! 1. Every request goes to the endpoint's path, in origin form, with the endpoint's `Host`. Without a [`Call`] that is
+//!    all.
+//! 2. A POST accepts JSON and SSE and says that it is JSON, a GET accepts SSE. Nothing is asked for in a content
+//!    encoding, and an answer in one fails.
+//! 3. 2026-07-28: `MCP-Protocol-Version`, `Mcp-Method` and `Mcp-Name` are written from the [`Call`], so that they match
+//!    the body that goes out. A session id or `Last-Event-ID` never does. Other headers, `Mcp-Param-*` with them, stay.
+//! 4. Legacy: session id, version and `Last-Event-ID` go out as they came.
+//! 5. A legacy request in a session whose future or answer is dropped before its end is cancelled: with
+//!    `notifications/cancelled` in the same session and with the same headers, if the request may have arrived. Not
+//!    `initialize`, and no request for a task. That takes 5 s and 64 at once at most, in a task of its own.
+//! 6. In 2026-07-28 closing the connection is the cancel, so nothing is sent.
+//! 7. The body of an answer passes as it came.
+//!
+//! It deliberately does not judge answers (`rescue` does), and cancels no legacy batch and nothing outside a session:
+//! the upstream could not tell whose request is meant.
+//!
+//! ```no_run
+//! # fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! use outrigger::transport::dialect::DialectLayer;
+//! use outrigger::transport::{Connector, ConnectorParams, Endpoint, PlaintextPolicy};
+//! use tower_layer::Layer;
+//!
+//! let endpoint = Endpoint::new("https://mcp.example.com/mcp", PlaintextPolicy::LoopbackOnly)?;
+//! let connector = Connector::new(endpoint.clone(), ConnectorParams::default())?;
+//! let upstream = DialectLayer::new(endpoint).layer(connector);
+//! # let _ = upstream;
+//! # Ok(())
+//! # }
+//! ```
+
+mod cancel;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::call::{Call, Form};
+use crate::error::{BoxError, Cause, Failure, Phase};
+use crate::facts::Facts;
+use crate::mcp::headers;
+use crate::mcp::message::MethodName;
+use crate::mcp::revision::Era;
+use crate::transport::connector::Endpoint;
+use cancel::{Canceller, Guard};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const SSE: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON_OR_SSE: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+/// Puts [`Dialect`] above a connector.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DialectLayer {
+    endpoint: Endpoint,
+}
+
+impl DialectLayer {
+    /// The dialect for the upstream at `endpoint`.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+}
+
+impl<S> Layer<S> for DialectLayer
+where
+    S: Service<Request<Full<Bytes>>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Service = Dialect<S>;
+
+    fn layer(&self, inner: S) -> Dialect<S> {
+        let canceller = Canceller::new(inner.clone(), self.endpoint.clone());
+        Dialect {
+            inner,
+            endpoint: self.endpoint.clone(),
+            canceller: Arc::new(canceller),
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Dialect<S> {
+    inner: S,
+    endpoint: Endpoint,
+    canceller: Arc<Canceller>,
+}
+
+impl<S, ResBody> Service<Request<Full<Bytes>>> for Dialect<S>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<ResBody>>,
+    S::Error: Into<BoxError>,
+    ResBody: Body,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        address(&mut parts, &self.endpoint);
+        let guard = parts.extensions.get::<Call>().and_then(|call| {
+            parts.method = method(call);
+            negotiate(&parts.method, &mut parts.headers);
+            if call.era() == Era::Modern {
+                mirror(&mut parts.headers, call);
+            }
+            let facts = parts.extensions.get::<Facts>();
+            Guard::of(&self.canceller, call, &parts.headers, facts)
+        });
+        ResponseFuture {
+            inner: self.inner.call(Request::from_parts(parts, body)),
+            guard,
+            endpoint: self.endpoint.clone(),
+        }
+    }
+}
+
+/// Rule 1: to the endpoint's path, with its name.
+fn address(parts: &mut request::Parts, endpoint: &Endpoint) {
+    parts.uri = endpoint.uri().clone();
+    let host = endpoint.host_header().clone();
+    parts.headers.insert(header::HOST, host);
+}
+
+fn method(call: &Call) -> Method {
+    match call.form() {
+        Form::Message(_) | Form::Batch(_) => Method::POST,
+        Form::Stream => Method::GET,
+        Form::End => Method::DELETE,
+    }
+}
+
+/// Rule 2: what the two sides may send each other.
+fn negotiate(method: &Method, headers: &mut HeaderMap) {
+    headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+    if method == Method::POST {
+        headers.insert(header::ACCEPT, JSON_OR_SSE);
+        headers.insert(header::CONTENT_TYPE, JSON);
+    } else if method == Method::GET {
+        headers.insert(header::ACCEPT, SSE);
+    }
+}
+
+/// Rule 3: the headers that repeat what the body says.
+fn mirror(headers: &mut HeaderMap, call: &Call) {
+    headers.remove(headers::SESSION_ID);
+    headers.remove(headers::LAST_EVENT_ID);
+    if let Some(revision) = call.revision() {
+        let version = HeaderValue::from_static(revision.as_str());
+        headers.insert(headers::PROTOCOL_VERSION, version);
+    }
+    let method = call.message().and_then(|message| message.method);
+    set(
+        headers,
+        headers::METHOD,
+        match method {
+            Some(MethodName::Known(method)) => Some(HeaderValue::from_static(method.as_str())),
+            Some(MethodName::Other(text)) => value(&text.decode(call.body())),
+            None => None,
+        },
+    );
+    let name = call.subject().and_then(|name| value(&name));
+    set(headers, headers::NAME, name);
+}
+
+fn value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&headers::encode(text)).ok()
+}
+
+/// Writes it, or takes it away: what came in may be about another message.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
+    }
+}
+
+pin_project! {
+    /// The future of an answer.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        guard: Option<Guard>,
+        endpoint: Endpoint,
+    }
+}
+
+impl<F, ResBody, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+    E: Into<BoxError>,
+    ResBody: Body,
+{
+    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(guard) = this.guard {
+            guard.arm();
+        }
+        let result = ready!(this.inner.poll(cx));
+        let mut guard = this.guard.take();
+        Poll::Ready(match result {
+            Ok(response) if is_encoded(response.headers()) => {
+                disarm(&mut guard);
+                let failure = Failure::new(Cause::BadResponse, Phase::Sent)
+                    .at(this.endpoint.origin().clone())
+                    .with_source("the answer has a content encoding that was not asked for");
+                Err(failure.into())
+            }
+            Ok(response) => {
+                if !response.status().is_success() {
+                    disarm(&mut guard);
+                }
+                Ok(response.map(|body| ResponseBody::new(body, guard)))
+            }
+            Err(error) => {
+                // The connection is gone, or there never was one: nothing is left to cancel.
+                disarm(&mut guard);
+                Err(error.into())
+            }
+        })
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+fn disarm(guard: &mut Option<Guard>) {
+    if let Some(guard) = guard.take() {
+        guard.disarm();
+    }
+}
+
+/// Whether the body has an encoding, though `identity` was asked for.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+pin_project! {
+    /// The body of an answer, whose drop before its end cancels the request.
+    pub struct ResponseBody<B> {
+        #[pin]
+        inner: B,
+        guard: Option<Guard>,
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    fn new(inner: B, mut guard: Option<Guard>) -> Self {
+        if inner.is_end_stream() {
+            disarm(&mut guard);
+        }
+        Self { inner, guard }
+    }
+}
+
+impl<B: Body> Body for ResponseBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        if this.guard.is_some() && (!matches!(frame, Some(Ok(_))) || this.inner.is_end_stream()) {
+            disarm(this.guard);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
