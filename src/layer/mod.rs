@@ -15,6 +15,7 @@ pub mod authenticate;
 pub mod balance;
 pub mod credential;
 pub mod deadline;
+mod glob;
 pub mod guard;
 pub mod headers;
 pub mod hold;

@@ -39,7 +39,7 @@ impl Name {
 impl Default for Timeouts {
     /// 30 s up to the first answer, 5 minutes for `tools/call`; a stream may be silent for 5 minutes; no total.
     fn default() -> Self {
-        let minutes = Duration::from_secs(300);
+        let minutes = Duration::from_mins(5);
         Self {
             request: Duration::from_secs(30),
             stream_idle: Some(minutes),

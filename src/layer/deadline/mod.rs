@@ -136,7 +136,7 @@ fn timer_for<B>(
     origin: Option<Arc<str>>,
 ) -> Option<Timer> {
     let call = request.extensions().get::<Call>();
-    let is_stream = call.map_or(request.method() == Verb::GET, Call::is_stream);
+    let is_stream = call.map_or_else(|| request.method() == Verb::GET, Call::is_stream);
     if is_stream {
         return None;
     }
