@@ -34,8 +34,7 @@ fn envelopes() {
                 Message::read(body.as_bytes()).is_ok(),
                 "a call that is none"
             );
-            let cost = measure::cost(|| Message::read(body.as_bytes()));
-            measure::line(&format!("{name}, {era}"), cost);
+            measure::line(&format!("{name}, {era}"), || Message::read(body.as_bytes()));
         }
     }
 }
@@ -47,17 +46,15 @@ fn events() {
     for (name, bytes) in [("256 B", 256), ("2 KB", 2_000), ("100 KB", 100_000)] {
         let event = sse::encode_event(None, Some("0123456789-1"), call(bytes, false).as_bytes());
         let mut decoder = sse::Decoder::new(LIMIT);
-        let cost = measure::cost(|| {
+        measure::line(&format!("SSE, {name}, in one piece"), || {
             decoder.push(&event);
             decoder.next().is_ok_and(|event| event.is_some())
         });
-        measure::line(&format!("{name}, in one piece"), cost);
-        let cost = measure::cost(|| {
+        measure::line(&format!("SSE, {name}, in pieces of 1,400 B"), || {
             event.chunks(1_400).fold(0, |events, part| {
                 decoder.push(part);
                 events + usize::from(decoder.next().is_ok_and(|event| event.is_some()))
             })
         });
-        measure::line(&format!("{name}, in pieces of 1,400 B"), cost);
     }
 }

@@ -20,7 +20,7 @@ use outrigger::{
     Body, BoxError, Call, Facts, Secret,
     auth::{SecretCell, StaticCredential},
     call::Form,
-    layer::{credential, headers, inspect, metrics},
+    layer::{credential, deadline, headers, inspect, metrics, rescue, timeouts::Timeouts},
     mcp::{
         message::{Message, Parsed},
         revision::Era,
@@ -45,7 +45,7 @@ fn main() {
     };
     let _entered = runtime.enter();
     measure::head("a layer over a ready service, 256 B, legacy");
-    measure::line("none", measure::cost(|| drive(&mut Server, inside())));
+    measure::line("none", || drive(&mut Server, inside()));
     over(
         "inspect",
         &inspect::InspectLayer::new(inspect::Params::default()),
@@ -58,6 +58,12 @@ fn main() {
     over(
         "credential",
         &credential::InjectCredentialLayer::new(source),
+        inside,
+    );
+    over("rescue", &rescue::RescueLayer::new(), inside);
+    over(
+        "deadline",
+        &deadline::DeadlineLayer::new(Timeouts::default()),
         inside,
     );
     over(
@@ -80,7 +86,7 @@ where
     B: http_body::Body,
 {
     let mut service = layer.layer(Server);
-    measure::line(name, measure::cost(|| drive(&mut service, request())));
+    measure::line(name, || drive(&mut service, request()));
 }
 
 /// Calls a service that is ready, whose answer is there at the first poll.

@@ -6,6 +6,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    env,
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -52,11 +53,10 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// What one operation costs.
-#[derive(Clone, Copy, Debug)]
-pub struct Cost {
-    pub nanos: f64,
-    pub allocations: f64,
-    pub bytes: f64,
+struct Cost {
+    nanos: f64,
+    allocations: f64,
+    bytes: f64,
 }
 
 /// Operations whose allocations are counted.
@@ -66,8 +66,31 @@ const SPAN: Duration = Duration::from_millis(400);
 /// How long one sample takes, about.
 const SAMPLE: Duration = Duration::from_micros(500);
 
-/// Runs `operation` over and over.
-pub fn cost<T>(mut operation: impl FnMut() -> T) -> Cost {
+/// Measures `operation` and prints its line, unless the command line asks for others.
+///
+/// `-- NAME` takes only the lines with NAME in them; `-- NAME --times N` runs them so often and
+/// prints nothing, for callgrind.
+pub fn line<T>(name: &str, mut operation: impl FnMut() -> T) {
+    // Cargo says `--bench` itself.
+    let mut words = env::args().skip(1).filter(|word| word != "--bench");
+    let wanted = words.next();
+    if wanted.is_some_and(|wanted| !name.contains(&wanted)) {
+        return;
+    }
+    if words.next().is_some_and(|word| word == "--times") {
+        let times = words.next().and_then(|times| times.parse().ok());
+        time(times.unwrap_or(1), &mut operation);
+        return;
+    }
+    let Cost {
+        nanos,
+        allocations,
+        bytes,
+    } = cost(operation);
+    println!("| {name} | {nanos:.0} | {allocations:.1} | {bytes:.0} |");
+}
+
+fn cost<T>(mut operation: impl FnMut() -> T) -> Cost {
     // What is made on first use is not counted.
     for _ in 0..100 {
         black_box(operation());
@@ -105,14 +128,4 @@ fn time<T>(times: u32, operation: &mut impl FnMut() -> T) -> Duration {
 /// The head of a table.
 pub fn head(title: &str) {
     println!("\n| {title} | ns | allocations | bytes allocated |\n| --- | --- | --- | --- |");
-}
-
-/// One line of a table.
-pub fn line(name: &str, cost: Cost) {
-    let Cost {
-        nanos,
-        allocations,
-        bytes,
-    } = cost;
-    println!("| {name} | {nanos:.0} | {allocations:.1} | {bytes:.0} |");
 }
