@@ -3,6 +3,8 @@
 //! | Module | Holds |
 //! | --- | --- |
 //! | [`message`] | the envelope of a message, read once, borrowed |
+//! | [`reply`] | what an answer holds |
+//! | [`list`] | the elements of a list result, and their removal |
 //! | [`method`] | every method of every revision, as a table |
 //! | [`revision`] | the five revisions and the two eras |
 //! | [`headers`] | names and values of the protocol's HTTP headers, the Base64 sentinel |
@@ -11,11 +13,15 @@
 
 pub mod fault;
 pub mod headers;
+pub mod list;
 pub mod message;
 pub mod method;
+pub mod reply;
 pub mod revision;
+mod scan;
 pub mod splice;
 
 pub use message::{Message, Parsed, Span};
 pub use method::Method;
+pub use reply::Reply;
 pub use revision::{Era, Revision};
