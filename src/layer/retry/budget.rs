@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(draws(&purse), 0);
         tokio::time::advance(Duration::from_millis(1_100)).await;
         assert_eq!(draws(&purse), 3);
-        tokio::time::advance(Duration::from_secs(3_600)).await;
+        tokio::time::advance(Duration::from_hours(1)).await;
         assert_eq!(draws(&purse), 20);
     }
 

@@ -72,7 +72,7 @@ async fn run(layer: &RetryLayer, request: Request<Full<Bytes>>, script: &[Does])
             Does::Fails(cause, phase) => send.send_error(Failure::new(cause, phase)),
             Does::Answers(status, body) => send.send_response(answer(status, body, None)),
             Does::AnswersAfter(status, after) => {
-                send.send_response(answer(status, "", Some(after)))
+                send.send_response(answer(status, "", Some(after)));
             }
         }
     }
