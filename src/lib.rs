@@ -5,6 +5,8 @@ pub mod body;
 pub mod call;
 pub mod clock;
 pub mod codec;
+#[cfg(feature = "sidecar")]
+pub mod config;
 pub mod error;
 pub mod facts;
 pub mod layer;
