@@ -2,8 +2,9 @@
 //!
 //! `cargo bench -p outrigger-bench --bench layers`
 //!
-//! The first line is the service without a layer: making the request, and the answer. Every other
-//! line has that in it, too. A layer whose service does not answer in one poll stops the program.
+//! The first lines are the service without a layer: making the request, and the answer. Every other
+//! line has one of them in it, too: inspect and metrics the first, the rest the second. A layer that
+//! does not answer in one poll stops the program.
 
 use std::{
     future::{Ready, ready},
@@ -20,7 +21,7 @@ use outrigger::{
     Body, BoxError, Call, Facts, Secret,
     auth::{SecretCell, StaticCredential},
     call::Form,
-    layer::{credential, deadline, headers, inspect, metrics, rescue, timeouts::Timeouts},
+    layer::{credential, deadline, headers, inspect, metrics, rescue, retry, timeouts::Timeouts},
     mcp::{
         message::{Message, Parsed},
         revision::Era,
@@ -45,7 +46,8 @@ fn main() {
     };
     let _entered = runtime.enter();
     measure::head("a layer over a ready service, 256 B, legacy");
-    measure::line("none", || drive(&mut Server, inside()));
+    measure::line("none", || drive(&mut Server, outside()));
+    measure::line("none, behind inspect", || drive(&mut Server, inside()));
     over(
         "inspect",
         &inspect::InspectLayer::new(inspect::Params::default()),
@@ -58,6 +60,11 @@ fn main() {
     over(
         "credential",
         &credential::InjectCredentialLayer::new(source),
+        inside,
+    );
+    over(
+        "retry",
+        &retry::RetryLayer::new(retry::Params::default()),
         inside,
     );
     over("rescue", &rescue::RescueLayer::new(), inside);
