@@ -72,7 +72,7 @@ fn interleave(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// The first address that answers; each has a head start before the next.
-async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
+pub(super) async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
     let mut race = Race {
         waiting: addresses.into_iter(),
         running: Vec::new(),

@@ -3,15 +3,16 @@
 //! Contract:
 //!
 //! 1. No call is ever sent twice: only a request that was never written to its connection goes to another, fresh one,
-//!    once. Whatever else breaks fails, and its [`Phase`] says whether the call may have been executed.
+//!    once. Whatever else breaks fails, and its [`Phase`](crate::error::Phase) says whether the call may have been executed.
 //! 2. Calls have a hard cap of connections; who finds none waits a bounded time in order of arrival. Streams (GET,
 //!    `subscriptions/listen`) have a cap of their own and never take a connection from the calls' cap.
 //! 3. An answer read to its end frees its connection; an answer, or the future of one, that is dropped before closes
 //!    it. The last connection freed is the first taken. Idle ones are limited in number, idle time and age, and by
 //!    what the upstream's `Keep-Alive` says; closed ones are noticed before they are used.
-//! 4. Every error is a [`Failure`] with its cause, phase and origin.
+//! 4. Every error is a [`Failure`](crate::error::Failure) with its cause, phase and origin.
 //! 5. A redirect (307, 308) within the same origin is followed once; any other fails. No header ever goes to another
-//!    origin.
+//!    origin. The first redirect of an upstream that had answered by itself so far fails as unsent, as there is no
+//!    copy of that request: who repeats it is led on.
 //! 6. The service is always ready, and a clone shares its connections.
 //!
 //! It deliberately knows nothing of MCP but which requests are streams, never repeats what was sent, and offers no
@@ -37,6 +38,7 @@
 mod body;
 mod dial;
 mod endpoint;
+mod exchange;
 mod pool;
 mod tls;
 
@@ -46,13 +48,12 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Request, Response};
 use http_body_util::Full;
 use tower_service::Service;
 
@@ -61,9 +62,8 @@ pub use endpoint::{Endpoint, EndpointError, PlaintextPolicy};
 pub use pool::ConnectorStats;
 pub use tls::{TlsError, TlsParams};
 
-use crate::error::{BoxError, Cause, Failure, Phase};
-use crate::facts::Facts;
-use pool::{Lane, State};
+use crate::error::BoxError;
+use pool::State;
 use tls::Tls;
 
 /// The smallest read buffer that hyper allows.
@@ -137,15 +137,8 @@ struct Shared {
     params: ConnectorParams,
     tls: Option<Tls>,
     state: Mutex<State>,
-    redirects: AtomicU8,
+    redirects: exchange::Redirects,
 }
-
-/// `Shared::redirects`: nothing is known yet, so requests are copied in case they must be sent elsewhere.
-const REDIRECTS_UNKNOWN: u8 = 0;
-/// The upstream answers by itself: no copies.
-const REDIRECTS_NO: u8 = 1;
-/// It has redirected before: copies, for good.
-const REDIRECTS_YES: u8 = 2;
 
 impl Connector {
     /// A connector to `endpoint`. Nothing is connected yet.
@@ -164,7 +157,7 @@ impl Connector {
                 params,
                 tls,
                 state: Mutex::default(),
-                redirects: AtomicU8::new(REDIRECTS_UNKNOWN),
+                redirects: exchange::Redirects::default(),
             }),
         })
     }
@@ -202,12 +195,7 @@ impl Service<Request<Full<Bytes>>> for Connector {
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> ResponseFuture {
-        let shared = Arc::clone(&self.shared);
-        ResponseFuture(Box::pin(async move {
-            exchange(&shared, request)
-                .await
-                .map_err(|failure| failure.at(shared.endpoint.origin().clone()).into())
-        }))
+        exchange::begin(&self.shared, request)
     }
 }
 
@@ -231,114 +219,4 @@ impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
-}
-
-async fn exchange(
-    shared: &Arc<Shared>,
-    mut request: Request<Full<Bytes>>,
-) -> Result<Response<ConnectionBody>, Failure> {
-    prepare(shared, &mut request);
-    let lane = Lane::of(&request);
-    let redirects = shared.redirects.load(Ordering::Relaxed);
-    let copy = (redirects != REDIRECTS_NO).then(|| Box::new(request.clone()));
-    let response = send(shared, lane, request).await?;
-    if is_redirect(response.status()) {
-        return Box::pin(follow(shared, lane, copy, response)).await;
-    }
-    if redirects == REDIRECTS_UNKNOWN && response.status().is_success() {
-        // Fails if a redirect came meanwhile, which counts more.
-        let _ = shared.redirects.compare_exchange(
-            REDIRECTS_UNKNOWN,
-            REDIRECTS_NO,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-    }
-    Ok(response)
-}
-
-/// What HTTP/1.1 needs, and what would make the length of the body ambiguous.
-fn prepare(shared: &Shared, request: &mut Request<Full<Bytes>>) {
-    *request.version_mut() = Version::HTTP_11;
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(|| shared.endpoint.uri().clone(), Into::into);
-    }
-    let headers = request.headers_mut();
-    headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::TRANSFER_ENCODING);
-    if !headers.contains_key(header::HOST) {
-        headers.insert(header::HOST, shared.endpoint.host_header().clone());
-    }
-}
-
-async fn send(
-    shared: &Arc<Shared>,
-    lane: Lane,
-    mut request: Request<Full<Bytes>>,
-) -> Result<Response<ConnectionBody>, Failure> {
-    let mut lease = shared.acquire(lane).await?;
-    let mut is_first = true;
-    loop {
-        let sender = lease.connected().await?;
-        if let Some(facts) = Facts::get(&request) {
-            facts.count_sent();
-        }
-        let mut error = match sender.try_send_request(request).await {
-            Ok(response) => {
-                lease.note_keep_alive(response.headers());
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    return Err(Failure::new(Cause::BadResponse, Phase::Sent));
-                }
-                return Ok(response.map(|body| ConnectionBody::new(body, lease)));
-            }
-            Err(error) => error,
-        };
-        // The connection was closed while the request was on its way to it. Not a byte of it was written.
-        match error.take_message() {
-            Some(unsent) if is_first => {
-                is_first = false;
-                lease.disconnect();
-                request = unsent;
-            }
-            Some(_) => {
-                return Err(Failure::unsent(Cause::ConnectionLost).with_source(error.into_error()));
-            }
-            None => return Err(body::broken(error.into_error())),
-        }
-    }
-}
-
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// Sends the copy to where a redirect leads. The upstream that redirects has not executed the call.
-async fn follow(
-    shared: &Arc<Shared>,
-    lane: Lane,
-    copy: Option<Box<Request<Full<Bytes>>>>,
-    response: Response<ConnectionBody>,
-) -> Result<Response<ConnectionBody>, Failure> {
-    let keeps_method = matches!(response.status().as_u16(), 307 | 308);
-    let target = response
-        .headers()
-        .get(header::LOCATION)
-        .and_then(|location| location.to_str().ok())
-        .and_then(|location| shared.endpoint.same_origin(location));
-    let Some(target) = target.filter(|_| keeps_method) else {
-        return Err(Failure::new(Cause::Redirected, Phase::Answered));
-    };
-    shared.redirects.store(REDIRECTS_YES, Ordering::Relaxed);
-    let Some(mut request) = copy else {
-        // It had answered by itself so far, so there is no copy: who repeats the call will be led on.
-        return Err(Failure::unsent(Cause::Redirected));
-    };
-    drop(response);
-    *request.uri_mut() = target;
-    let response = send(shared, lane, *request).await?;
-    if is_redirect(response.status()) {
-        return Err(Failure::new(Cause::Redirected, Phase::Answered));
-    }
-    Ok(response)
 }

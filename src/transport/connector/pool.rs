@@ -122,8 +122,8 @@ pub(super) struct Lease {
     counts: bool,
 }
 
-/// What came of asking for a connection.
-enum Taken {
+/// What came of asking for a lease.
+pub(super) enum Taken {
     Lease(Lease),
     Wait(oneshot::Receiver<Lease>),
     Full(Cause),
@@ -150,9 +150,9 @@ impl Shared {
         }
     }
 
-    /// A lease, at once if there is room.
-    pub(super) async fn acquire(self: &Arc<Self>, lane: Lane) -> Result<Lease, Failure> {
-        match self.take(lane) {
+    /// The lease that was taken, or that one gets in its turn.
+    pub(super) async fn wait(&self, taken: Taken) -> Result<Lease, Failure> {
+        match taken {
             Taken::Lease(lease) => Ok(lease),
             Taken::Full(cause) => Err(Failure::unsent(cause)),
             Taken::Wait(turn) => match timeout(self.params.acquire_timeout(), turn).await {
@@ -162,7 +162,8 @@ impl Shared {
         }
     }
 
-    fn take(self: &Arc<Self>, lane: Lane) -> Taken {
+    /// A lease if there is room, with a connection if one is idle.
+    pub(super) fn take(self: &Arc<Self>, lane: Lane) -> Taken {
         let params = &self.params;
         let mut state = self.lock();
         match lane {
@@ -254,6 +255,15 @@ impl Lease {
     /// The endpoint's shared state.
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// The connection, if there is one that can send at once.
+    pub(super) fn ready(&mut self) -> Option<&mut SendRequest<Full<Bytes>>> {
+        let connection = self.connection.as_mut()?;
+        connection
+            .sender
+            .is_ready()
+            .then_some(&mut connection.sender)
     }
 
     /// The connection, dialled if there is none or if it is not ready in time.

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http::{Version, header};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -9,6 +10,8 @@ use tokio::task::yield_now;
 use tower::ServiceExt;
 
 use super::*;
+use crate::error::{Cause, Failure, Phase};
+use crate::facts::Facts;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 
@@ -152,6 +155,13 @@ async fn failure(connector: &Connector) -> Failure {
 async fn cause(connector: &Connector) -> (Cause, Phase) {
     let failure = failure(connector).await;
     (failure.cause(), failure.phase())
+}
+
+async fn connector_to_nobody() -> Connector {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    connector(&format!("http://{address}/"), |_| ())
 }
 
 async fn until(mut is_so: impl FnMut() -> bool) {
@@ -495,6 +505,25 @@ async fn rule_4_hostile_answers_are_typed_failures() {
 }
 
 #[tokio::test]
+async fn an_answer_before_the_request_was_read_is_an_answer() {
+    let server = Server::start(|mut peer, _| async move {
+        let mut some = [0; 16];
+        peer.io.read_exact(&mut some).await.unwrap();
+        peer.say("HTTP/1.1 413 x\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno")
+            .await;
+        // Reads on, as a server must that wants its answer to arrive.
+        while peer.io.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {}
+    })
+    .await;
+    let connector = server.connector(|_| ());
+    let body = Full::new(Bytes::from(vec![b' '; 8 << 20]));
+    let request = Request::post("/mcp").body(body).unwrap();
+    let response = ask(&connector, request).await;
+    assert_eq!(response.status(), 413);
+    assert_eq!(read(response).await, "no");
+}
+
+#[tokio::test]
 async fn rule_3_bytes_after_the_answer_close_the_connection() {
     let server = Server::answering(
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\nsmuggled",
@@ -510,15 +539,15 @@ async fn rule_3_bytes_after_the_answer_close_the_connection() {
 
 #[tokio::test]
 async fn rule_4_failures_to_connect_are_typed() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let refused = connector(&format!("http://{address}/"), |_| ());
+    let refused = connector_to_nobody().await;
     assert_eq!(
         cause(&refused).await,
         (Cause::ConnectionRefused, Phase::Unsent)
     );
-    let unknown = connector("https://nobody.invalid/", |_| ());
+    // A label of 64 letters is refused without asking anybody.
+    let url = format!("http://{}.invalid/", "a".repeat(64));
+    let nowhere = Endpoint::new(&url, PlaintextPolicy::Allow).unwrap();
+    let unknown = Connector::new(nowhere, ConnectorParams::default()).unwrap();
     assert_eq!(cause(&unknown).await, (Cause::Dns, Phase::Unsent));
     // The handshake never comes: the kernel takes the connection, nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -611,6 +640,61 @@ async fn rule_5_a_redirect_after_answers_may_be_repeated_and_is_then_followed() 
     read(ask(&connector, post("{}")).await).await;
     assert_eq!(cause(&connector).await, (Cause::Redirected, Phase::Unsent));
     assert_eq!(read(ask(&connector, post("{}")).await).await, "{}");
+}
+
+#[tokio::test]
+async fn rule_3_idle_connections_are_closed_in_time_without_another_call() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&closed);
+    let server = Server::start(move |mut peer, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            while peer.request().await.is_some() {
+                peer.say(OK).await;
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let connector = server.connector(|p| p.max_idle_time = Duration::from_millis(10));
+    read(ask(&connector, post("{}")).await).await;
+    until(|| closed.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(connector.stats(), ConnectorStats::default());
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_does_not_hold_up_the_next() {
+    let server = Server::answering(OK).await;
+    // TEST-NET-1: nobody is there.
+    let addresses = vec!["192.0.2.1:9".parse().unwrap(), server.address];
+    assert_eq!(
+        dial::race(addresses).await.unwrap().peer_addr().unwrap(),
+        server.address
+    );
+}
+
+#[tokio::test]
+async fn facts_say_what_may_have_arrived() {
+    let server = Server::answering(OK).await;
+    let connector = server.connector(|_| ());
+    let mut request = post("{}");
+    let facts = Facts::of(&mut request);
+    read(ask(&connector, request).await).await;
+    assert_eq!(facts.sent(), 1);
+    let refused = connector_to_nobody().await;
+    let mut request = post("{}");
+    let facts = Facts::of(&mut request);
+    assert!(refused.oneshot(request).await.is_err());
+    assert_eq!(facts.sent(), 0);
+}
+
+#[tokio::test]
+async fn rule_6_the_future_is_small_on_the_hot_path() {
+    let server = Server::answering(OK).await;
+    let mut connector = server.connector(|_| ());
+    read(ask(&connector, post("{}")).await).await;
+    let future = connector.call(post("{}"));
+    assert!(size_of_val(&*future.0) <= 512);
 }
 
 mod tls {
@@ -739,6 +823,40 @@ mod tls {
         );
         assert_eq!(read(ask(&insecure, post("{}")).await).await, "{}");
         assert!(format!("{insecure:?}").contains("INSECURE"));
+    }
+
+    /// Counts warnings.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn s1_14_insecure_is_warned_of_when_it_is_set_up() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        tracing::subscriber::with_default(Warnings(Arc::clone(&count)), || {
+            let _ = to(address, TlsParams::default());
+            assert_eq!(count.load(Ordering::SeqCst), 0);
+            let _ = to(
+                address,
+                TlsParams::default().with_insecure_skip_verify(true),
+            );
+            assert_eq!(count.load(Ordering::SeqCst), 1);
+        });
     }
 
     #[test]

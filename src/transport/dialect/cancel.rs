@@ -98,7 +98,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// A guard for a request that is cancelled by a notification: a legacy one in a session, but not `initialize` and
-    /// none that asks for a task. It is not armed yet.
+    /// none that asks for a task.
     pub(super) fn of(
         canceller: &Arc<Canceller>,
         call: &Call,
@@ -116,12 +116,8 @@ impl Guard {
             id: Box::from(&*id),
             headers: kept(headers),
             sent: facts.map(|facts| (facts.clone(), facts.sent())),
-            is_armed: false,
+            is_armed: true,
         })
-    }
-
-    pub(super) fn arm(&mut self) {
-        self.is_armed = true;
     }
 
     pub(super) fn disarm(mut self) {

@@ -221,9 +221,6 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Some(guard) = this.guard {
-            guard.arm();
-        }
         let result = ready!(this.inner.poll(cx));
         let mut guard = this.guard.take();
         Poll::Ready(match result {

@@ -10,7 +10,7 @@ use tower_test::mock::{Handle, Mock, SendResponse};
 use super::*;
 use crate::mcp::message::{Message, Parsed};
 use crate::mcp::revision::Revision;
-use crate::transport::connector::PlaintextPolicy;
+use crate::transport::connector::{Connector, ConnectorParams, PlaintextPolicy};
 
 type Upstream = Handle<Request<Full<Bytes>>, Response<Events>>;
 type Stack = Dialect<Mock<Request<Full<Bytes>>, Response<Events>>>;
@@ -359,8 +359,8 @@ async fn rule_5_the_last_byte_of_a_known_length_is_the_end() {
     upstream.allow(1);
     let request = message(Era::Legacy, CALL);
     let call = request.extensions().get::<Call>().unwrap();
-    let mut guard = Guard::of(&service.canceller, call, request.headers(), None);
-    guard.as_mut().unwrap().arm();
+    let guard = Guard::of(&service.canceller, call, request.headers(), None);
+    assert!(guard.is_some());
     let mut body = ResponseBody::new(Full::new(Bytes::from_static(b"{}")), guard);
     assert!(body.frame().await.unwrap().is_ok());
     drop(body);
@@ -443,4 +443,46 @@ async fn readiness_is_the_inner_services() {
     assert_pending!(ready.poll());
     upstream.allow(1);
     assert!(assert_ready!(ready.poll()).is_ok());
+}
+
+/// Both layers over a real socket: what the upstream sees when a caller goes away.
+#[tokio::test]
+async fn c56_a_drop_is_a_close_and_in_the_legacy_era_a_cancel_too() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    for (era, answers) in [(Era::Legacy, 1), (Era::Modern, 0)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let endpoint = Endpoint::new(&url, PlaintextPolicy::LoopbackOnly).unwrap();
+        let connector = Connector::new(endpoint.clone(), ConnectorParams::default()).unwrap();
+        let mut service = DialectLayer::new(endpoint).layer(connector.clone());
+        let mut request = message(era, CALL);
+        Facts::of(&mut request);
+        let answer = tokio::spawn(service.call(request));
+        let (mut first, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(CALL.as_bytes()) {
+            first.read_buf(&mut seen).await.unwrap();
+        }
+        answer.abort();
+        assert_eq!(first.read(&mut [0; 16]).await.unwrap(), 0, "closed");
+        for _ in 0..answers {
+            let (mut second, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(br#""params":{"requestId":1.0}}"#) {
+                second.read_buf(&mut seen).await.unwrap();
+            }
+            let text = String::from_utf8(seen).unwrap();
+            assert!(text.contains("mcp-session-id: s1\r\n"), "{text}");
+            second
+                .write_all(b"HTTP/1.1 202 x\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            // It is one more connection that calls may use.
+            while connector.stats().idle == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(connector.stats().in_use, 0);
+    }
 }
