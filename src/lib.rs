@@ -12,6 +12,7 @@ pub mod facts;
 pub mod layer;
 pub mod mcp;
 pub mod secret;
+pub mod session;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "client")]

@@ -24,6 +24,7 @@ pub mod limit;
 mod media;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod passed;
 pub mod policy;
 pub mod rejoin;
 pub mod rescue;
@@ -36,3 +37,4 @@ pub mod timeouts;
 pub mod trace;
 
 pub use answered::Answered;
+pub use passed::PassedBody;

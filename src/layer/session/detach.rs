@@ -1,0 +1,287 @@
+//! Calls that outlive their client: each in a task of its own, which reads it to its end.
+//!
+//! Contract:
+//!
+//! 1. [`Detached`] is the owner. At most as many calls at once as it was made for; one more is dropped, which cancels it.
+//! 2. A call ends with its answer, after the time it was given, when its client cancels it, or when the owner is closed.
+//! 3. What is dropped instead of read to its end is cancelled upstream, as below `session` a drop always is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Notify, watch};
+
+use crate::body::Body;
+use crate::error::BoxError;
+use crate::session::Handle;
+use crate::session::state::lock;
+
+/// Who owns the calls of one server that outlived their clients.
+#[derive(Clone)]
+pub struct Detached(Arc<Pool>);
+
+struct Pool {
+    limit: usize,
+    time: Duration,
+    count: watch::Sender<usize>,
+    is_closed: watch::Sender<bool>,
+    by_id: Mutex<HashMap<Key, Arc<Notify>>>,
+    dropped: AtomicU64,
+}
+
+/// By which a client cancels a call: its session, and the id in its JSON spelling.
+type Key = (Handle, Bytes);
+
+impl Detached {
+    /// An owner of at most `limit` calls, of `time` each.
+    #[must_use]
+    pub fn new(limit: usize, time: Duration) -> Self {
+        Self(Arc::new(Pool {
+            limit,
+            time,
+            count: watch::Sender::new(0),
+            is_closed: watch::Sender::new(false),
+            by_id: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        }))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        *self.0.count.borrow()
+    }
+
+    /// How many calls were cancelled because there were too many, or too late.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Cancels all, and takes no more: a client that leaves after this cancels its call.
+    pub fn close(&self) {
+        self.0.is_closed.send_replace(true);
+    }
+
+    /// Waits until there are none.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn idle(&self) {
+        let mut count = self.0.count.subscribe();
+        // The sender lives as long as `self`.
+        let _ = count.wait_for(|count| *count == 0).await;
+    }
+
+    /// Ends the call that its client has cancelled, if it is here.
+    pub(crate) fn cancel(&self, session: Handle, id: Bytes) {
+        if let Some(call) = lock(&self.0.by_id).remove(&(session, id)) {
+            call.notify_one();
+        }
+    }
+
+    /// Runs `call` to its end, if there is room and a runtime; else drops it.
+    fn adopt(&self, key: Option<Key>, call: impl Future<Output = ()> + Send + 'static) {
+        let runtime = Runtime::try_current();
+        let (Ok(runtime), Some(place)) = (runtime, self.place(key)) else {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let mut is_closed = self.0.is_closed.subscribe();
+        let time = self.0.time;
+        runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = is_closed.wait_for(|closed| *closed) => {}
+                () = place.cancelled.notified() => {}
+                () = tokio::time::sleep(time) => {}
+                () = call => {}
+            }
+            drop(place);
+        });
+    }
+
+    fn place(&self, key: Option<Key>) -> Option<Place> {
+        let pool = &self.0;
+        let is_taken = !*pool.is_closed.borrow()
+            && pool.count.send_if_modified(|count| {
+                let has_room = *count < pool.limit;
+                *count += usize::from(has_room);
+                has_room
+            });
+        let cancelled = Arc::new(Notify::new());
+        if let (true, Some(key)) = (is_taken, &key) {
+            lock(&pool.by_id).insert(key.clone(), cancelled.clone());
+        }
+        is_taken.then(|| Place {
+            pool: pool.clone(),
+            key,
+            cancelled,
+        })
+    }
+}
+
+impl fmt::Debug for Detached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detached")
+            .field("count", &self.count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One call's place, given back when dropped.
+struct Place {
+    pool: Arc<Pool>,
+    key: Option<Key>,
+    cancelled: Arc<Notify>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            let mut by_id = lock(&self.pool.by_id);
+            // A client may have used its id again.
+            if by_id
+                .get(key)
+                .is_some_and(|call| Arc::ptr_eq(call, &self.cancelled))
+            {
+                by_id.remove(key);
+            }
+        }
+        self.pool.count.send_modify(|count| *count -= 1);
+    }
+}
+
+/// What detaching one call takes.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) owner: Detached,
+    pub(super) key: Option<Key>,
+}
+
+/// A future that is handed to its owner when it is dropped before its end.
+///
+/// It has to move then, so it is boxed from the start: one allocation for each legacy request.
+pub(super) struct Kept<F: ?Sized> {
+    future: Option<Pin<Box<F>>>,
+    job: Option<Job>,
+    detach: fn(Pin<Box<F>>, Job),
+}
+
+impl<F: ?Sized> Kept<F> {
+    pub(super) fn new<B, E>(future: Pin<Box<F>>, job: Option<Job>) -> Self
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: http_body::Body + Send + 'static,
+        E: Send + 'static,
+    {
+        Self {
+            future: Some(future),
+            job,
+            detach: |future, job| {
+                job.owner.adopt(job.key, async move {
+                    if let Ok(response) = future.await {
+                        read_to_end(response.into_body()).await;
+                    }
+                });
+            },
+        }
+    }
+
+    /// Polls it; once it is ready, what its body needs to be detached in turn.
+    pub(super) fn poll<T>(&mut self, cx: &mut Context<'_>) -> Poll<(T, Option<Job>)>
+    where
+        F: Future<Output = T>,
+    {
+        let Some(future) = &mut self.future else {
+            // Polled again after it was ready, which futures need not bear.
+            return Poll::Pending;
+        };
+        future.as_mut().poll(cx).map(|output| {
+            self.future = None;
+            (output, self.job.take())
+        })
+    }
+}
+
+impl<F: ?Sized> Drop for Kept<F> {
+    fn drop(&mut self) {
+        if let (Some(future), Some(job)) = (self.future.take(), self.job.take()) {
+            (self.detach)(future, job);
+        }
+    }
+}
+
+/// A stream of events that is handed to its owner when it is dropped before its end.
+pub(super) struct KeptBody {
+    body: Option<Body>,
+    job: Option<Job>,
+}
+
+impl KeptBody {
+    pub(super) fn new(body: Body, job: Job) -> Self {
+        Self {
+            body: Some(body),
+            job: Some(job),
+        }
+    }
+}
+
+impl http_body::Body for KeptBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(body).poll_frame(cx);
+        if let Poll::Ready(None | Some(Err(_))) = polled {
+            self.body = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body
+            .as_ref()
+            .is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
+}
+
+impl Drop for KeptBody {
+    fn drop(&mut self) {
+        let body = self
+            .body
+            .take()
+            .filter(|body| !http_body::Body::is_end_stream(body));
+        if let (Some(body), Some(job)) = (body, self.job.take()) {
+            job.owner.adopt(job.key, read_to_end(body));
+        }
+    }
+}
+
+async fn read_to_end<B: http_body::Body>(body: B) {
+    let mut body = pin!(body);
+    while let Some(Ok(_)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
+}
