@@ -377,6 +377,8 @@ async fn rule_2_a_queue_that_is_full_refuses_at_once() {
 
 #[tokio::test]
 async fn s0_22_idle_connections_are_capped() {
+    let defaults = ConnectorParams::default();
+    assert_eq!((defaults.max, defaults.max_idle), (100, 20));
     let server = Server::answering(OK).await;
     let connector = server.connector(|p| p.max_idle = 2);
     let mut answers = Vec::new();
@@ -538,7 +540,8 @@ async fn rule_3_bytes_after_the_answer_close_the_connection() {
 }
 
 #[tokio::test]
-async fn rule_4_failures_to_connect_are_typed() {
+async fn s0_21_s1_23_failures_to_connect_are_typed() {
+    assert_eq!(ConnectorParams::default().connect, Duration::from_secs(10));
     let refused = connector_to_nobody().await;
     assert_eq!(
         cause(&refused).await,
