@@ -26,6 +26,7 @@ mod media;
 pub mod metrics;
 mod passed;
 pub mod policy;
+pub mod rate;
 pub mod rejoin;
 pub mod rescue;
 pub mod retry;
