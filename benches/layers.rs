@@ -46,8 +46,8 @@ fn main() {
     };
     let _entered = runtime.enter();
     measure::head("a layer over a ready service, 256 B, legacy");
-    measure::line("none", || drive(&mut Server, outside()));
-    measure::line("none, behind inspect", || drive(&mut Server, inside()));
+    measure::line("nothing", || drive(&mut Server, outside()));
+    measure::line("nothing, read already", || drive(&mut Server, inside()));
     over(
         "inspect",
         &inspect::InspectLayer::new(inspect::Params::default()),

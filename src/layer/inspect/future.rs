@@ -275,6 +275,9 @@ fn note(facts: &Facts, call: &Call) {
     }
 }
 
+/// What nearly every client sends, so that it need not be taken apart.
+const USUAL_ACCEPT: &str = "application/json, text/event-stream";
+
 /// `Content-Type` is JSON, and `Accept` takes what an MCP server may answer with; absent ones count as fitting.
 #[expect(
     clippy::result_large_err,
@@ -285,6 +288,12 @@ fn media_types(headers: &HeaderMap) -> Result<(), Failure> {
         && !is_json(content_type.as_bytes())
     {
         return Err(Failure::unsent(Cause::UnsupportedMediaType));
+    }
+    if headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept == USUAL_ACCEPT)
+    {
+        return Ok(());
     }
     let mut accepts = headers.get_all(header::ACCEPT).iter().peekable();
     if accepts.peek().is_none() {
@@ -318,7 +327,7 @@ fn media_type(value: &[u8]) -> &[u8] {
 }
 
 fn is_json(value: &[u8]) -> bool {
-    media_type(value).eq_ignore_ascii_case(b"application/json")
+    value == b"application/json" || media_type(value).eq_ignore_ascii_case(b"application/json")
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>

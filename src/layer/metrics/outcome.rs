@@ -1,6 +1,9 @@
 //! How a call ended: the closed list, and how it is read off an answer.
 
+use std::sync::LazyLock;
+
 use http::StatusCode;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::error::Cause;
@@ -132,10 +135,13 @@ impl Outcome {
     }
 }
 
+/// What `"error"` and `"isError"` have in common, so that one search does for both. Made once: to make a searcher costs
+/// more than to search a common answer with it.
+static SIGN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"rror\""));
+
 /// Whether the bytes can be anything but a plain result: a search is far cheaper than reading them.
 pub(super) fn may_be_an_error(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"\"error\"").is_some()
-        || memchr::memmem::find(bytes, b"\"isError\"").is_some()
+    SIGN.find(bytes).is_some()
 }
 
 #[cfg(test)]
