@@ -49,7 +49,10 @@ pub fn error_message(id: Option<&[u8]>, code: i32, message: &str, data: Option<&
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::mcp::message::{Kind, Message};
 
     #[test]
     fn c13_the_id_keeps_its_json_type() {
@@ -61,6 +64,22 @@ mod tests {
                 "{text}"
             );
             assert!(serde_json::from_str::<Value>(text).is_ok());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_error_is_a_message_that_says_what_was_meant(code in any::<i32>(), text in any::<String>(), id in proptest::option::of(any::<String>()), data in proptest::option::of(any::<String>())) {
+            let id = id.map(|id| Value::from(id).to_string());
+            let data = data.map(|data| serde_json::json!({"x": data}));
+            let message = error_message(id.as_deref().map(str::as_bytes), code, &text, data.as_ref());
+            let (read, reply) = Message::read_answer(&message).unwrap();
+            prop_assert_eq!(read.kind, Kind::Error);
+            prop_assert_eq!(read.id.map(|span| span.text(&message)), id.as_deref());
+            prop_assert_eq!(reply.error_code(&message), Some(code.into()));
+            prop_assert_eq!(reply.message.unwrap().decode(&message), text);
+            let whole: Value = serde_json::from_slice(&message).unwrap();
+            prop_assert_eq!(whole["error"].get("data"), data.as_ref());
         }
     }
 }

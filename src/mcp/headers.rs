@@ -57,6 +57,8 @@ pub fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -90,5 +92,24 @@ mod tests {
             Some("=?BASE64?Zm9v?=")
         );
         assert_eq!(decode(b"=?base64?Zm9v").as_deref(), Some("=?base64?Zm9v"));
+    }
+
+    proptest! {
+        #[test]
+        fn c08_any_text_survives_a_header(text in prop_oneof!["\\PC{0,20}", "[ \t=?base64]{0,20}", "=\\?base64\\?[A-Za-z=]{0,8}\\?=", any::<String>()]) {
+            let value = encode(&text);
+            prop_assert!(value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            let read = decode(value.as_bytes());
+            prop_assert_eq!(read.as_deref(), Some(&text[..]));
+        }
+
+        #[test]
+        fn any_header_says_something_or_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Some(text) = decode(&bytes) {
+                let value = encode(&text);
+                let read = decode(value.as_bytes());
+                prop_assert_eq!(read.as_deref(), Some(&*text));
+            }
+        }
     }
 }

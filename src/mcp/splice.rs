@@ -22,6 +22,10 @@ pub fn replace(message: &Bytes, span: Span, with: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
     use crate::mcp::message::{Message, Parsed};
 
@@ -37,5 +41,19 @@ mod tests {
             edited,
             &br#"{ "jsonrpc":"2.0", "id": "r2", "method":"ping","x":[1e3] }"#[..]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_outside_the_span_stays(bytes in vec(any::<u8>(), 0..40), a in any::<Index>(), b in any::<Index>(), with in vec(any::<u8>(), 0..8)) {
+            let (a, b) = (a.index(bytes.len() + 1), b.index(bytes.len() + 1));
+            let (start, end) = (a.min(b), a.max(b));
+            let edited = replace(&Bytes::from(bytes.clone()), Span::new(start, end), &with);
+            prop_assert_eq!(&edited[..start], &bytes[..start]);
+            prop_assert_eq!(&edited[start..start + with.len()], &with[..]);
+            prop_assert_eq!(&edited[start + with.len()..], &bytes[end..]);
+            let outside = Span::new(start, bytes.len() + 1);
+            prop_assert_eq!(replace(&Bytes::from(bytes.clone()), outside, &with), bytes);
+        }
     }
 }

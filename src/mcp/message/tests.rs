@@ -212,3 +212,60 @@ proptest! {
         prop_assert!(Message::read(&damaged).is_err());
     }
 }
+
+/// Every recorded message, and those in recorded streams: name and bytes.
+fn transcripts() -> Vec<(String, Vec<u8>)> {
+    let mut folders = vec![std::path::PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/transcripts"
+    ))];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.display().to_string();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                None => folders.push(path),
+                Some("json") => found.push((name, std::fs::read(path).unwrap())),
+                Some("sse") => {
+                    let mut decoder = crate::codec::sse::Decoder::new(1 << 20);
+                    decoder.push(&std::fs::read(path).unwrap());
+                    while let Some(event) = decoder.next().unwrap() {
+                        found.extend(event.message().map(|data| (name.clone(), data.to_vec())));
+                    }
+                    assert!(decoder.is_between_events(), "{name}");
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn recorded_messages_of_every_method_are_read() {
+    let mut methods = Vec::new();
+    for (name, bytes) in transcripts() {
+        let messages = match Message::read(&bytes) {
+            Ok(Parsed::One(message)) => vec![message],
+            Ok(Parsed::Batch(parts)) => parts.into_iter().map(|(_, part)| part).collect(),
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let kind = messages[0].kind;
+        let expected = match name.rsplit('.').nth(1).unwrap() {
+            "request" => Some(Kind::Request),
+            "notification" => Some(Kind::Notification),
+            "result" => Some(Kind::Result),
+            "error" => Some(Kind::Error),
+            _ => None,
+        };
+        assert!(
+            expected.is_none_or(|expected| expected == kind),
+            "{name}: {kind:?}"
+        );
+        methods.extend(messages.iter().filter_map(Message::known_method));
+    }
+    for method in Method::ALL {
+        assert!(methods.contains(method), "no recorded {method}");
+    }
+}
