@@ -14,7 +14,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -31,20 +30,13 @@ pub const MAX_OTHERS: usize = 16;
 /// The longest such name.
 pub const MAX_NAME: usize = 64;
 
-/// Whether a body is a stream of events, by its `Content-Type`.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    const SSE: &[u8] = b"text/event-stream";
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().get(..SSE.len()))
-        .is_some_and(|start| start.eq_ignore_ascii_case(SSE))
-}
-
 /// A body that was read up to its first answer.
 #[derive(Debug)]
 pub(crate) struct FirstAnswer {
     /// The message, if there was one.
     pub(crate) message: Option<Answer>,
+    /// What was read.
+    pub(crate) held: Bytes,
     /// The body as it came: what was read, and the rest.
     pub(crate) body: Body,
 }
@@ -108,9 +100,11 @@ pub(crate) async fn first_answer(
         if let Some(decoder) = &mut decoder {
             decoder.push(&data);
             if let Some(message) = answer_in(decoder)? {
+                let held = Bytes::from(held);
                 return Ok(FirstAnswer {
                     message: Some(message),
-                    body: Replayed::body(held.into(), Some(body)),
+                    held: held.clone(),
+                    body: Replayed::body(held, Some(body)),
                 });
             }
         }
@@ -119,6 +113,7 @@ pub(crate) async fn first_answer(
     let message = if is_stream { None } else { Answer::read(&held) };
     Ok(FirstAnswer {
         message,
+        held: held.clone(),
         body: Replayed::body(held, None),
     })
 }

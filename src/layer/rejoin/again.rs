@@ -10,7 +10,7 @@ use crate::call::{Call, Form};
 use crate::facts::{Facts, Pin};
 use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::mcp::message::{Message, Parsed};
-use crate::mcp::revision::Era;
+use crate::mcp::revision::{Era, Revision};
 use crate::session::OpenSession;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -161,7 +161,9 @@ impl Again {
         if has_body {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
-        if let Some(revision) = self.session.revision() {
+        // Revisions before that have no such header.
+        let revision = self.session.revision();
+        if let Some(revision) = revision.filter(|it| *it >= Revision::V2025_06_18) {
             let revision = HeaderValue::from_static(revision.as_str());
             headers.insert(PROTOCOL_VERSION, revision);
         }

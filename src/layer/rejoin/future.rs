@@ -15,10 +15,10 @@ use crate::body::Body;
 use crate::call::Form;
 use crate::error::BoxError;
 use crate::layer::PassedBody;
-use crate::layer::rejoin::rebuild::{is_down, is_lost, lost, may_be_lost, read_lost};
+use crate::layer::media::is_event_stream;
+use crate::layer::rejoin::rebuild::{is_down, is_lost, lost, may_be_lost, read_lost, read_to_end};
 use crate::layer::rejoin::resume::Resumed;
 use crate::layer::rejoin::{Rebuild, Rest};
-use crate::session::answer::is_event_stream;
 
 pin_project! {
     /// The inner answer, or that of a second try after the session was rebuilt.
@@ -126,9 +126,10 @@ impl Next {
         let Some(rest) = rest else {
             return Self::Pass;
         };
+        let form = rest.again.call().form();
         match output {
-            _ if matches!(rest.again.call().form(), Form::End) => Self::Pass,
-            Ok(response) if is_lost(response) || may_be_lost(response) => Self::Recover,
+            _ if matches!(form, Form::End) => Self::Pass,
+            Ok(response) if is_lost(response) || may_be_lost(response, form) => Self::Recover,
             Ok(response) if rest.is_watched(response) => Self::Watch,
             Err(error) if rest.may_move() && is_down(error) => Self::Recover,
             _ => Self::Pass,
@@ -170,22 +171,19 @@ where
         mut self,
         first: Result<Response<Body>, BoxError>,
     ) -> Result<Response<Body>, BoxError> {
-        if let Ok(response) = first
-            && may_be_lost(&response)
-        {
-            let (response, is_lost) = read_lost(response).await?;
+        let form = self.again.call().form().clone();
+        if let Ok(response) = first {
+            let (response, is_lost) = read_lost(response, &form).await?;
             if !is_lost {
                 return Ok(response);
             }
+            read_to_end(response.into_body()).await;
         }
         self.rebuild(self.generation).await?;
         let (request, generation) = self.again.request();
         self.generation = generation;
-        let mut response = self.send(request).await?;
-        let mut is_still_lost = is_lost(&response);
-        if may_be_lost(&response) {
-            (response, is_still_lost) = read_lost(response).await?;
-        }
+        let response = self.send(request).await?;
+        let (response, is_still_lost) = read_lost(response, &form).await?;
         if is_still_lost {
             return Err(lost().into());
         }

@@ -7,7 +7,8 @@
 //!    wait: `initialize` with the caller's own parameters and the revision in use, `notifications/initialized`, log
 //!    level, subscriptions. Then the call is sent once more, whatever it is. DELETE is not.
 //! 3. That answer is 404, or 400 with a JSON-RPC error of code -32000 or -32600 whose text says so
-//!    (`LOST_TEXTS`): what servers made from the TypeScript SDK's examples answer after a restart.
+//!    (`LOST_TEXTS`): what servers made from the TypeScript SDK's examples answer after a restart. To a GET they say
+//!    it in plain text.
 //! 4. A session on one of several endpoints is rebuilt there, or elsewhere if that endpoint is down; a call that was
 //!    not sent because it is down counts as rule 2's.
 //! 5. If the server then speaks another revision, or declares less than it did, or `rebuild` is off, the session is over

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -11,15 +11,17 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::body::Body;
+use crate::call::Form;
 use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::facts::{Facts, Pin};
+use crate::layer::media::{is_event_stream, is_json};
 use crate::layer::rejoin::{Rebuild, Rest};
 use crate::mcp::fault::{INVALID_REQUEST, SERVER_ERROR};
 use crate::mcp::headers::SESSION_ID;
 use crate::mcp::message::{Message, Parsed};
 use crate::mcp::revision::Revision;
 use crate::mcp::splice;
-use crate::session::answer::{Negotiated, first_answer, is_event_stream};
+use crate::session::answer::{Negotiated, first_answer};
 
 /// The most bytes held of an answer to a message of ours, or of an error.
 const MAX_HELD: usize = 4 << 20;
@@ -30,12 +32,13 @@ const LEFTOVER: Duration = Duration::from_secs(2);
 
 /// What the errors of a server that has lost a session say, in lower case. Each was seen in a real server; a word
 /// as "session" alone would be too little, for a tool may speak of sessions too.
-const LOST_TEXTS: [&str; 6] = [
+const LOST_TEXTS: [&str; 7] = [
     "no valid session id",
     "server not initialized",
     "session not found",
     "session not initialized",
     "invalid session id",
+    "invalid or missing session id",
     "unknown session",
 ];
 
@@ -44,19 +47,21 @@ pub(super) fn is_lost<B>(response: &Response<B>) -> bool {
     response.status() == StatusCode::NOT_FOUND
 }
 
-/// Whether it may say so in its body.
-pub(super) fn may_be_lost<B>(response: &Response<B>) -> bool {
+/// Whether it may say so in its body. To a GET servers say it in plain text, too.
+pub(super) fn may_be_lost<B>(response: &Response<B>, form: &Form) -> bool {
     response.status() == StatusCode::BAD_REQUEST
-        && response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
+        && (is_json(response.headers()) || matches!(form, Form::Stream))
 }
 
-/// Reads a 400: whether it says so, and the answer as it came. What is too large to be read is none.
+/// Whether an answer says that the session is lost, and the answer as it came. What is too large to be read does not.
 pub(super) async fn read_lost(
     response: Response<Body>,
+    form: &Form,
 ) -> Result<(Response<Body>, bool), BoxError> {
+    if !may_be_lost(&response, form) {
+        let is_lost = is_lost(&response);
+        return Ok((response, is_lost));
+    }
     let (head, body) = response.into_parts();
     let fits = http_body::Body::size_hint(&body)
         .upper()
@@ -66,7 +71,10 @@ pub(super) async fn read_lost(
     }
     let read = first_answer(body, false, MAX_HELD).await?;
     let error = read.message.as_ref().and_then(|message| message.error());
-    let is_lost = error.is_some_and(|error| says_lost(error));
+    let is_lost = match error {
+        Some(error) => says_lost(error),
+        None => matches!(form, Form::Stream) && is_lost_text(&String::from_utf8_lossy(&read.held)),
+    };
     Ok((Response::from_parts(head, read.body), is_lost))
 }
 
@@ -77,11 +85,15 @@ fn says_lost(error: &[u8]) -> bool {
         .get("message")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let text = text.to_lowercase();
     [SERVER_ERROR, INVALID_REQUEST]
         .map(|code| Some(i64::from(code)))
         .contains(&code)
-        && LOST_TEXTS.iter().any(|lost| text.contains(lost))
+        && is_lost_text(text)
+}
+
+fn is_lost_text(text: &str) -> bool {
+    let text = text.to_lowercase();
+    LOST_TEXTS.iter().any(|lost| text.contains(lost))
 }
 
 /// Whether a call was not sent because its endpoint is down.
@@ -289,13 +301,19 @@ fn initialize(params: &[u8], revision: Option<Revision>) -> Option<Bytes> {
     }
 }
 
-/// Reads the result in an answer. Its rest is read too, within reason: dropped, it would look like a cancel.
+/// Reads the result in an answer, and the answer to its end.
 async fn read_result(response: Response<Body>) -> Result<Option<Bytes>, BoxError> {
     let is_stream = is_event_stream(response.headers());
-    let mut read = first_answer(response.into_body(), is_stream, MAX_HELD).await?;
-    let to_the_end = async { while let Some(Ok(_)) = read.body.frame().await {} };
-    let _ = timeout(LEFTOVER, to_the_end).await;
+    let read = first_answer(response.into_body(), is_stream, MAX_HELD).await?;
+    read_to_end(read.body).await;
     Ok(read.message.and_then(|message| message.result().cloned()))
+}
+
+/// Reads what is left of an answer nobody needs, within reason: dropped, it would look like a cancel.
+pub(super) async fn read_to_end(mut body: Body) {
+    let to_the_end = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whoever takes longer is cut off, and that is all there is to it.
+    let _ = timeout(LEFTOVER, to_the_end).await;
 }
 
 /// What a server's refusal to be asked means for the call that waits.

@@ -16,12 +16,13 @@ use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use crate::body::Body;
+use crate::call::Form;
 use crate::codec::sse::{Decoder, Event};
 use crate::error::{BoxError, Cause, Failure, Phase};
+use crate::layer::media::is_event_stream;
 use crate::layer::rejoin::Rest;
-use crate::layer::rejoin::rebuild::is_lost;
+use crate::layer::rejoin::rebuild::read_lost;
 use crate::mcp::message::{Kind, Message, Parsed};
-use crate::session::answer::is_event_stream;
 
 /// The largest event that is held until it is whole.
 const MAX_EVENT: usize = 1 << 20;
@@ -324,22 +325,24 @@ where
             return Try::Over;
         }
         self.generation = generation;
-        match self.send(request).await {
-            Ok(response) if response.status().is_success() => {
+        let sent = match self.send(request).await {
+            Ok(response) => read_lost(response, &Form::Stream).await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok((response, _)) if response.status().is_success() => {
                 if is_event_stream(response.headers()) {
                     Try::Open(response.into_body())
                 } else {
                     Try::Over
                 }
             }
-            Ok(response) if is_lost(&response) && !is_call => {
-                match self.rebuild(generation).await {
-                    Ok(()) => Try::Anew,
-                    Err(failure) if failure.cause() == Cause::SessionLost => Try::Over,
-                    Err(_) => Try::Wait,
-                }
-            }
-            Ok(response) => match response.status() {
+            Ok((_, true)) if !is_call => match self.rebuild(generation).await {
+                Ok(()) => Try::Anew,
+                Err(failure) if failure.cause() == Cause::SessionLost => Try::Over,
+                Err(_) => Try::Wait,
+            },
+            Ok((response, _)) => match response.status() {
                 // Another stream of this session has not been given up yet, or too many have been opened.
                 StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => Try::Wait,
                 status if status.is_server_error() => Try::Wait,

@@ -16,7 +16,7 @@ use crate::error::{Cause, Failure};
 use crate::facts::{Caller, Facts, Pin};
 use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::mcp::revision::Revision;
-use crate::session::script::{Log, Script, answer, delete, get, post};
+use crate::session::script::{Guard, Log, Script, answer, delete, get, post};
 use crate::session::state::lock;
 use crate::session::{Capabilities, Handle, MemoryStore, Sealed, SessionState};
 
@@ -367,6 +367,46 @@ async fn rule_3_another_400_passes_as_it_came() {
     assert_eq!(response.status(), 400);
     assert!(text(response).await.contains("Unsupported"));
     assert_eq!(session.state().generation(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_3_a_get_is_turned_away_in_plain_text() {
+    let session = session(false);
+    let (upstream, mut handle) = mock::pair::<Post, Response<Body>>();
+    let rejoin = RejoinLayer::new(RejoinParams::default()).layer(upstream);
+    tokio::spawn(rejoin.oneshot(within(&session, get())));
+    let (_, send) = handle.next_request().await.unwrap();
+    let mut response = answer("text/html", Bytes::from("Invalid or missing session ID"));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    send.send_response(response);
+    let (own, _) = handle.next_request().await.unwrap();
+    let call = own.extensions().get::<Call>().unwrap();
+    assert_eq!(call.method_name().unwrap(), "initialize");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_2_the_answer_that_turns_a_call_away_is_read_to_its_end() {
+    let (session, log) = (session(false), Log::default());
+    let noted = log.clone();
+    let upstream = service_fn(move |request: Post| {
+        let guard = Guard::new(noted.clone());
+        let mut response = answer("text/plain", Script::body(&[(9, Some("no"))], Some(guard)));
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        noted.note(
+            request
+                .extensions()
+                .get::<Call>()
+                .unwrap()
+                .method_name()
+                .unwrap(),
+        );
+        ready(Ok::<_, BoxError>(response))
+    });
+    let rejoin = RejoinLayer::new(RejoinParams::default()).layer(upstream);
+    let outcome = rejoin.oneshot(within(&session, post(CALL))).await;
+    assert_eq!(cause(outcome), Cause::SessionLost);
+    // Dropped, it would be cancelled, by an id that means nothing any more.
+    assert_eq!(log.take()[..3], ["tools/call", "done", "initialize"]);
 }
 
 #[tokio::test(start_paused = true)]

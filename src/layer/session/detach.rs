@@ -3,10 +3,12 @@
 //! Contract:
 //!
 //! 1. [`Detached`] is the owner. At most as many calls at once as it was made for; one more is dropped, which cancels it.
-//! 2. A call ends with its answer, after the time it was given, when its client cancels it, or when the owner is closed.
+//! 2. A call ends with its answer, after the time it was given, when the owner is closed, or [`GRACE`] after its client
+//!    has cancelled it: the cancel has gone upstream by then, and the server may end the call by itself. Whether the
+//!    client cancels before or after it leaves makes no difference.
 //! 3. What is dropped instead of read to its end is cancelled upstream, as below `session` a drop always is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -26,6 +28,11 @@ use crate::error::BoxError;
 use crate::session::Handle;
 use crate::session::state::lock;
 
+/// How long a cancelled call may take to end by itself.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+/// How many cancels of calls that are not here are remembered.
+const MAX_CANCELLED: usize = 256;
+
 /// Who owns the calls of one server that outlived their clients.
 #[derive(Clone)]
 pub struct Detached(Arc<Pool>);
@@ -36,6 +43,8 @@ struct Pool {
     count: watch::Sender<usize>,
     is_closed: watch::Sender<bool>,
     by_id: Mutex<HashMap<Key, Arc<Notify>>>,
+    /// What was cancelled by a client that had not left yet, oldest first.
+    cancelled: Mutex<VecDeque<Key>>,
     dropped: AtomicU64,
 }
 
@@ -52,6 +61,7 @@ impl Detached {
             count: watch::Sender::new(0),
             is_closed: watch::Sender::new(false),
             by_id: Mutex::default(),
+            cancelled: Mutex::default(),
             dropped: AtomicU64::new(0),
         }))
     }
@@ -84,11 +94,19 @@ impl Detached {
         let _ = count.wait_for(|count| *count == 0).await;
     }
 
-    /// Ends the call that its client has cancelled, if it is here.
-    pub(crate) fn cancel(&self, session: Handle, id: Bytes) {
-        if let Some(call) = lock(&self.0.by_id).remove(&(session, id)) {
+    /// Ends the call that its client has cancelled, if it is here, or if it ever comes.
+    pub(crate) fn cancel(&self, session: Handle, id: &[u8]) {
+        // The id is a slice of a message, which must not be kept whole because of it.
+        let key = (session, Bytes::copy_from_slice(id));
+        if let Some(call) = lock(&self.0.by_id).remove(&key) {
             call.notify_one();
+            return;
         }
+        let mut cancelled = lock(&self.0.cancelled);
+        if cancelled.len() >= MAX_CANCELLED {
+            cancelled.pop_front();
+        }
+        cancelled.push_back(key);
     }
 
     /// Runs `call` to its end, if there is room and a runtime; else drops it.
@@ -101,10 +119,14 @@ impl Detached {
         let mut is_closed = self.0.is_closed.subscribe();
         let time = self.0.time;
         runtime.spawn(async move {
+            let cancelled = async {
+                place.cancelled.notified().await;
+                tokio::time::sleep(GRACE).await;
+            };
             tokio::select! {
                 biased;
                 _ = is_closed.wait_for(|closed| *closed) => {}
-                () = place.cancelled.notified() => {}
+                () = cancelled => {}
                 () = tokio::time::sleep(time) => {}
                 () = call => {}
             }
@@ -123,6 +145,11 @@ impl Detached {
         let cancelled = Arc::new(Notify::new());
         if let (true, Some(key)) = (is_taken, &key) {
             lock(&pool.by_id).insert(key.clone(), cancelled.clone());
+            let mut earlier = lock(&pool.cancelled);
+            if let Some(at) = earlier.iter().position(|it| it == key) {
+                earlier.remove(at);
+                cancelled.notify_one();
+            }
         }
         is_taken.then(|| Place {
             pool: pool.clone(),

@@ -13,10 +13,10 @@ use pin_project_lite::pin_project;
 use crate::body::Body;
 use crate::error::{BoxError, Failure};
 use crate::layer::PassedBody;
+use crate::layer::media::is_event_stream;
 use crate::layer::session::detach::{Job, Kept, KeptBody};
 use crate::mcp::headers::SESSION_ID;
 use crate::session::OpenSession;
-use crate::session::answer::is_event_stream;
 
 pin_project! {
     /// The inner answer, with the session id that the caller knows.

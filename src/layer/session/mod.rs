@@ -16,7 +16,7 @@
 //!    session for good, if the server does not refuse it.
 //! 7. A legacy *request* whose caller leaves before its answer goes on in a task of its own, bounded in number and time
 //!    ([`Detached`]), for a disconnect is no cancel (C55). A GET stream ends with its caller. The caller's
-//!    `notifications/cancelled` goes upstream and ends the detached call that it names.
+//!    `notifications/cancelled` goes upstream and, a second later, ends the detached call that it names.
 //!
 //! A legacy request costs one allocation here: a future that was polled can be handed to a task only if it is boxed.
 //! Modern calls, notifications and GET streams cost none.
@@ -199,7 +199,7 @@ impl Plan {
             },
         };
         if let (Some(session), Some(id)) = (&session, cancelled) {
-            sessions.detached().cancel(session.handle(), id);
+            sessions.detached().cancel(session.handle(), &id);
         }
         let job = wants_answer.then(|| Job {
             owner: sessions.detached().clone(),

@@ -11,11 +11,12 @@ use crate::call::{Call, Form};
 use crate::error::BoxError;
 use crate::facts::Facts;
 use crate::layer::PassedBody;
+use crate::layer::media::is_event_stream;
 use crate::layer::session::sessions::Sessions;
 use crate::mcp::headers::SESSION_ID;
 use crate::mcp::method::Method;
 use crate::session::OpenSession;
-use crate::session::answer::{FirstAnswer, Negotiated, first_answer, is_event_stream};
+use crate::session::answer::{FirstAnswer, Negotiated, first_answer};
 
 /// The most bytes held of an answer that has to be read.
 const MAX_HELD: usize = 4 << 20;
@@ -156,7 +157,8 @@ where
 {
     let (head, body) = response.into_parts();
     let is_stream = is_event_stream(&head.headers);
-    let FirstAnswer { message, body } = first_answer(Body::new(body), is_stream, MAX_HELD).await?;
+    let FirstAnswer { message, body, .. } =
+        first_answer(Body::new(body), is_stream, MAX_HELD).await?;
     let result = message.and_then(|message| message.result().cloned());
     Ok((Response::from_parts(head, PassedBody::own(body)), result))
 }

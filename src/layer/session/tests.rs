@@ -515,12 +515,29 @@ async fn rule_7_a_client_cancels_its_own_detached_call_only() {
         with(&mine, cancel("\"7\"")),
     ] {
         assert_eq!(cause(&sessions, request).await, None);
-        sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_secs(2)).await;
         assert_eq!(sessions.stats().detached, 1);
     }
     assert_eq!(cause(&sessions, with(&mine, cancel("7"))).await, None);
     sessions.detached().idle().await;
     assert_eq!(log.take(), ["cancelled"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_7_a_client_that_cancels_and_then_leaves_leaves_nothing_behind() {
+    let (sessions, log) = (Sessions::new(params()), Log::default());
+    let id = opened(&sessions).await;
+    let text = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
+    assert_eq!(cause(&sessions, with(&id, post(text))).await, None);
+    leave(&sessions, Form::Json, &log, with(&id, post(CALL))).await;
+    let left = tokio::time::Instant::now();
+    sessions.detached().idle().await;
+    assert_eq!(log.take(), ["cancelled"]);
+    assert_eq!(left.elapsed(), detach::GRACE);
+    // The id may be used again.
+    leave(&sessions, Form::Json, &log, with(&id, post(CALL))).await;
+    sessions.detached().idle().await;
+    assert_eq!(log.take(), ["done"]);
 }
 
 #[tokio::test(start_paused = true)]
