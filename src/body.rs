@@ -28,12 +28,15 @@ impl Body {
         Self(Kind::Once(None))
     }
 
-    /// Boxes any body: the one allocation at a seam.
+    /// Boxes any body: the one allocation at a seam. One that has ended already needs none.
     pub fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
         Self(Kind::Stream(Box::pin(IntoBoxError { body })))
     }
 }

@@ -1,8 +1,12 @@
 //! Outrigger: composable Tower layers, and a sidecar made of them, in front of remote MCP servers.
 
+#[cfg(feature = "sidecar")]
+pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod call;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod codec;
 #[cfg(feature = "sidecar")]
@@ -15,7 +19,7 @@ pub mod secret;
 pub mod session;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "server"))]
 pub mod transport;
 
 pub use body::Body;

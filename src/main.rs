@@ -1,3 +1,7 @@
 //! The `outrigger` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrigger::cli::run()
+}

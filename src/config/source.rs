@@ -36,6 +36,8 @@ pub struct Loaded {
 pub struct Overrides {
     /// Where the (first) listener listens.
     pub listen: Option<SocketAddr>,
+    /// Where metrics, health and status are served.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Overrides {
@@ -46,7 +48,17 @@ impl Overrides {
         self
     }
 
+    /// Serves metrics, health and status there instead.
+    #[must_use]
+    pub fn admin(mut self, admin: SocketAddr) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+
     pub(crate) fn apply(&self, config: &mut Config) {
+        if let Some(admin) = self.admin {
+            config.observability.metrics.listen = admin;
+        }
         if let (Some(listen), Some(first)) = (self.listen, config.listeners.first_mut()) {
             first.listen = listen;
         }

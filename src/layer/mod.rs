@@ -13,6 +13,7 @@ mod answered;
 pub mod authenticate;
 #[cfg(feature = "balance")]
 pub mod balance;
+pub mod box_body;
 pub mod credential;
 pub mod deadline;
 mod glob;
@@ -39,3 +40,4 @@ pub mod trace;
 
 pub use answered::Answered;
 pub use passed::PassedBody;
+pub use box_body::BoxBodyLayer;

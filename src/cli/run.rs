@@ -1,0 +1,310 @@
+//! `outrigger run`: the sidecar, until SIGTERM or Ctrl-C.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::Command;
+use crate::cli::logging::{self, Levels};
+use crate::cli::{Failed, say};
+use crate::config::model::LogLevel;
+use crate::config::{
+    ConfigWatch, Loaded, Overrides, ProcessEnvironment, Report, Source, UrlOptions,
+};
+use crate::sidecar::{AdminPorts, Bound, Sidecar};
+
+const EXAMPLES: &str = "\
+Examples:
+  outrigger run https://mcp.example.com/mcp                            no credential
+  outrigger run https://mcp.example.com/mcp --bearer-env MCP_TOKEN     a token from the environment
+  outrigger run https://mcp.example.com/mcp --bearer-file /run/token   a token from a file, re-read on change
+  outrigger run https://mcp.example.com/mcp --header 'X-Tenant: ${TENANT}'
+  outrigger run --config outrigger.yaml                                several servers, policy, limits
+  MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run          everything from variables
+
+SIGTERM or Ctrl-C drains and exits 0; a second one exits at once. SIGHUP reads the configuration again.";
+
+/// What was typed.
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The MCP server to stand in front of; the sidecar then listens on 127.0.0.1:8000, at /mcp
+    #[arg(conflicts_with = "config")]
+    url: Option<String>,
+    /// Where to listen, instead of what the configuration says (port 0: any free one)
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Threads that serve calls; one carries some 50,000 calls a second
+    #[arg(long, value_name = "N", default_value = "1")]
+    workers: Option<NonZeroUsize>,
+    /// A configuration file (see `outrigger check`)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take the bearer token from this environment variable
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "url",
+        conflicts_with = "bearer_file"
+    )]
+    bearer_env: Option<String>,
+    /// Take the bearer token from this file; it is read again when it changes
+    #[arg(long, value_name = "PATH", requires = "url")]
+    bearer_file: Option<PathBuf>,
+    /// A header for each request; ${NAME} is that environment variable. May be given several times
+    #[arg(long = "header", value_name = "K: V", requires = "url")]
+    headers: Vec<String>,
+    /// Serve metrics, health and status here, instead of what the configuration says
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Refused, to say why
+    #[arg(
+        long,
+        alias = "token",
+        alias = "bearer-token",
+        hide = true,
+        value_name = "TOKEN"
+    )]
+    bearer: Option<String>,
+}
+
+impl Arguments {
+    /// What it means: where the configuration comes from.
+    fn source(self) -> Result<(Source, Overrides), Failed> {
+        if self.bearer.is_some() {
+            return Err(Failed::Usage(
+                "a token among the arguments can be read by everybody on this machine (ps) and stays in the shell's \
+                 history; export it and name the variable (--bearer-env NAME), or put it into a file (--bearer-file PATH)"
+                    .to_owned(),
+            ));
+        }
+        let mut overrides = Overrides::default();
+        if let Some(listen) = self.listen {
+            overrides = overrides.listen(listen);
+        }
+        if let Some(admin) = self.admin {
+            overrides = overrides.admin(admin);
+        }
+        let source = match (self.url, self.config) {
+            (Some(url), _) => {
+                let mut options = UrlOptions::default();
+                if let Some(name) = self.bearer_env {
+                    options = options.bearer_env(name);
+                }
+                if let Some(path) = self.bearer_file {
+                    options = options.bearer_file(path);
+                }
+                for header in self.headers {
+                    options = options.header(header);
+                }
+                Source::Url { url, options }
+            }
+            (None, Some(path)) => Source::File(path),
+            (None, None) => Source::from_environment(&ProcessEnvironment).ok_or_else(|| {
+                Failed::Usage(
+                    "nothing to run: give a URL, --config FILE, or set MCP_REMOTE_SERVER (outrigger run --help)".to_owned(),
+                )
+            })?,
+        };
+        Ok((source, overrides))
+    }
+}
+
+/// Runs until it is told to end.
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
+    let workers = arguments.workers.map_or(1, NonZeroUsize::get);
+    let (source, overrides) = arguments.source()?;
+    let runtime = runtime(workers).map_err(|error| Failed::Run(format!("no runtime: {error}")))?;
+    let done = runtime.block_on(serve(&source, &overrides));
+    // What is left are readers of files; they end with the process.
+    runtime.shutdown_background();
+    done
+}
+
+fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    if workers == 1 {
+        return tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+}
+
+async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Failed> {
+    let (loaded, watch) = load(source, overrides)?;
+    let log = &loaded.config.observability.log;
+    let levels = logging::start(log.level, log.format);
+    warn_of(&loaded.report);
+    // Who names a URL tries something out, perhaps beside another sidecar; who writes a file relies on its ports.
+    let ports = if matches!(source, Source::Url { .. }) {
+        AdminPorts::OrAnyFree
+    } else {
+        AdminPorts::AsConfigured
+    };
+    let mut bound = Sidecar::build(&loaded)
+        .map_err(|error| Failed::Run(error.to_string()))?
+        .bind(ports)
+        .await
+        .map_err(|error| Failed::Run(error.to_string()))?;
+    for url in bound.urls() {
+        say(&format_args!("outrigger: listening on {url}"));
+    }
+    if let Some(admin) = bound.admin_address() {
+        say(&format_args!(
+            "outrigger: status at http://{admin}/status, metrics at http://{admin}/metrics"
+        ));
+    }
+    let commands = bound.take_commands();
+    follow(bound, commands, watch, levels).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+type Watched = (std::sync::Arc<Loaded>, Option<ConfigWatch>);
+
+fn load(source: &Source, overrides: &Overrides) -> Result<Watched, Failed> {
+    let failed =
+        |report: Report| Failed::Run(format!("the configuration cannot be used\n{report}"));
+    match source {
+        Source::File(path) => {
+            let (loaded, watch) = ConfigWatch::start(path, overrides.clone()).map_err(failed)?;
+            Ok((loaded, Some(watch)))
+        }
+        _ => source
+            .load(&ProcessEnvironment, overrides)
+            .map(|loaded| (loaded.into(), None))
+            .map_err(failed),
+    }
+}
+
+fn warn_of(report: &Report) {
+    for problem in report.problems() {
+        tracing::warn!(
+            code = problem.code().as_str(),
+            "{}: {}",
+            problem.message(),
+            problem.help()
+        );
+    }
+}
+
+/// Serves, reloads and obeys signals and the control port until the drain is over.
+async fn follow(
+    bound: Bound,
+    mut commands: Option<mpsc::Receiver<Command>>,
+    watch: Option<ConfigWatch>,
+    levels: Levels,
+) {
+    let handle = bound.handle();
+    let reloads = watch.as_ref().map(|watch| {
+        let handle = handle.clone();
+        let mut receiver = watch.receiver();
+        tokio::spawn(async move {
+            while receiver.changed().await.is_ok() {
+                let reload = receiver.borrow_and_update().clone();
+                handle.reload(&reload);
+            }
+        })
+    });
+    let obey = async {
+        let mut signals = Signals::listen();
+        let mut drains = 0;
+        loop {
+            match signals.next(&mut commands).await {
+                Command::Reload => match &watch {
+                    Some(watch) => watch.reread(),
+                    None => tracing::warn!("there is no configuration file to read again"),
+                },
+                Command::LogLevel(level) => {
+                    if let Some(level) = LogLevel::parse(&level) {
+                        levels.set(level);
+                    }
+                }
+                Command::Drain => {
+                    drains += 1;
+                    if drains > 1 {
+                        return;
+                    }
+                    tracing::info!("draining: no new connections");
+                    handle.drain();
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = bound.run() => tracing::info!("drained"),
+        () = obey => tracing::warn!("told to end twice: ending at once"),
+    }
+    if let Some(reloads) = reloads {
+        reloads.abort();
+    }
+}
+
+/// The signals that mean something, as commands. One that cannot be listened to is left to its default.
+struct Signals {
+    terminate: Option<tokio::signal::unix::Signal>,
+    interrupt: Option<tokio::signal::unix::Signal>,
+    hang_up: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn listen() -> Self {
+        Self {
+            terminate: signal(SignalKind::terminate()).ok(),
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            hang_up: signal(SignalKind::hangup()).ok(),
+        }
+    }
+
+    async fn next(&mut self, commands: &mut Option<mpsc::Receiver<Command>>) -> Command {
+        tokio::select! {
+            () = received(&mut self.terminate) => Command::Drain,
+            () = received(&mut self.interrupt) => Command::Drain,
+            () = received(&mut self.hang_up) => Command::Reload,
+            command = asked(commands) => command,
+        }
+    }
+}
+
+async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+    if let Some(signal) = signal
+        && signal.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn asked(commands: &mut Option<mpsc::Receiver<Command>>) -> Command {
+    match commands {
+        Some(commands) => match commands.recv().await {
+            Some(command) => command,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_among_the_arguments_is_refused_and_not_repeated() {
+        let arguments = Arguments {
+            bearer: Some("hunter2".to_owned()),
+            ..Arguments::default()
+        };
+        let error = arguments.source().unwrap_err().to_string();
+        assert!(
+            error.contains("--bearer-env") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Opens what a configuration only names: files and variables become cells that are re-read.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::auth::{SecretCell, StaticCredential, Watch};
+use crate::config::model::{Auth, AuthKind, SecretSource, Value};
+use crate::config::{Environment, FileWatch};
+use crate::error::BoxError;
+
+/// How often a secret's file is read without a hint.
+const REREAD: Duration = Duration::from_secs(30);
+
+/// Opens secrets, and keeps what follows their files.
+///
+/// A file that cannot be read at start is no error: the credential is then missing, calls say so, and the file is looked
+/// for again. A variable that is not set is one, since nothing can set it later.
+pub(super) struct Secrets<'a> {
+    environment: &'a dyn Environment,
+    followed: Vec<Followed>,
+}
+
+/// Follows one file for as long as it is held: by the file system's hints, and by reading it every so often.
+#[derive(Debug)]
+pub(super) struct Followed {
+    _rereads: Watch,
+    _hints: FileWatch,
+    pokes: JoinHandle<()>,
+}
+
+impl Followed {
+    fn start(cell: &SecretCell, path: &Path) -> Self {
+        let hints = FileWatch::new(path);
+        let mut changes = hints.receiver();
+        let poked = cell.clone();
+        let pokes = tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                poked.poke();
+            }
+        });
+        Self {
+            _rereads: cell.watch(REREAD),
+            _hints: hints,
+            pokes,
+        }
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.pokes.abort();
+    }
+}
+
+impl<'a> Secrets<'a> {
+    pub(super) fn new(environment: &'a dyn Environment) -> Self {
+        Self {
+            environment,
+            followed: Vec::new(),
+        }
+    }
+
+    /// What must live as long as the cells are to follow their files.
+    pub(super) fn into_followed(self) -> Vec<Followed> {
+        self.followed
+    }
+
+    pub(super) fn open(&mut self, source: &SecretSource) -> Result<SecretCell, BoxError> {
+        match source {
+            SecretSource::File(path) => {
+                let cell = SecretCell::from_file(path.clone());
+                if let Err(error) = cell.reread() {
+                    tracing::warn!(%error, "a secret cannot be read yet; it is looked for again");
+                }
+                self.followed.push(Followed::start(&cell, path));
+                Ok(cell)
+            }
+            SecretSource::Env(name) => {
+                let value = self
+                    .environment
+                    .variable(name)
+                    .ok_or_else(|| format!("variable {name} is not set"))?;
+                Ok(SecretCell::new(value.into()))
+            }
+            SecretSource::Literal(secret) => Ok(SecretCell::new(secret.clone())),
+        }
+    }
+
+    /// The credential of a server.
+    pub(super) fn credential(&mut self, auth: &Auth) -> Result<StaticCredential, BoxError> {
+        let anonymous = match auth.anonymous.as_deref().map(|anonymous| &anonymous.kind) {
+            Some(AuthKind::Bearer { token }) => Some(self.open(token)?),
+            _ => None,
+        };
+        let credential = match &auth.kind {
+            AuthKind::None => match anonymous {
+                // No credential of its own, but one for those who bring none: the caller's goes first.
+                Some(_) => StaticCredential::passthrough(anonymous),
+                None => StaticCredential::none(),
+            },
+            AuthKind::Bearer { token } => StaticCredential::bearer(self.open(token)?),
+            AuthKind::ApiKey { key } => StaticCredential::api_key(self.open(key)?),
+            AuthKind::Basic { username, password } => {
+                let username = match username {
+                    Value::Plain(name) => name.clone(),
+                    Value::Secret(source) => {
+                        let cell = self.open(source)?;
+                        cell.current()
+                            .map(|name| name.expose_secret().to_owned())
+                            .unwrap_or_default()
+                    }
+                };
+                StaticCredential::basic(&username, self.open(password)?)?
+            }
+            AuthKind::Passthrough => StaticCredential::passthrough(anonymous),
+        };
+        let credential = if auth.kind == AuthKind::None {
+            credential
+        } else {
+            credential.with_header(auth.header_name.as_str())?
+        };
+        match &auth.value_template {
+            Some(template) => Ok(credential.with_template(template)?),
+            None => Ok(credential),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What belongs to one server, whatever listens in front of it: its layers and the state that they share.
+//!
+//! A reload that leaves a server's section as it was keeps the whole of it. One that changes it makes it anew, but for
+//! what belongs to the server's name and must outlive a generation: sessions, metrics and, where addresses, pool and
+//! trust are the same, connections.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use crate::auth::StaticCredential;
+use crate::config::Environment;
+use crate::config::model::{self, Pool, Server, StaticHeader, Tls, Value};
+use crate::error::BoxError;
+use crate::layer::balance::{Balance, EndpointState, Policy};
+use crate::layer::box_body::BoxBody;
+use crate::layer::credential::{InjectCredential, InjectCredentialLayer};
+use crate::layer::deadline::{Deadline, DeadlineLayer};
+use crate::layer::headers::{FilterHeaders, FilterHeadersLayer, Params as HeaderParams};
+use crate::layer::metrics::{Families, ServerFamilies};
+use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls};
+use crate::layer::timeouts::Timeouts;
+use crate::sidecar::secrets::{Followed, Secrets};
+use crate::sidecar::stack;
+use crate::transport::connector::{Connector, ConnectorParams, Endpoint, PlaintextPolicy};
+use crate::transport::dialect::Dialect;
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct ServerState {
+    pub(super) config: Server,
+    pub(super) families: Arc<ServerFamilies>,
+    pub(super) retry: RetryLayer,
+    /// All endpoints, behind the layer that chooses one. Clones share connections, states and turns.
+    pub(super) upstream: Balance<Attempt>,
+    connectors: Vec<Connector>,
+    /// Follows the files of its secrets.
+    _followed: Vec<Followed>,
+}
+
+/// The stack of one attempt, at one endpoint.
+pub(super) type Attempt =
+    BoxBody<Deadline<FilterHeaders<InjectCredential<Dialect<Connector>, StaticCredential>>>>;
+
+impl ServerState {
+    /// Makes the layers of `config`, with what of `before` outlives a change.
+    pub(super) fn build(
+        config: &Server,
+        families: &Families,
+        environment: &dyn Environment,
+        before: Option<&Self>,
+    ) -> Result<Self, BoxError> {
+        let mut secrets = Secrets::new(environment);
+        let headers = FilterHeadersLayer::new(header_params(config, &mut secrets)?);
+        let credential = InjectCredentialLayer::new(secrets.credential(&config.auth)?);
+        let connectors = match before {
+            Some(before) if before.shares_connections_with(config) => before.connectors.clone(),
+            _ => connectors(config)?,
+        };
+        let attempts = connectors.iter().map(|connector| {
+            let origin = connector.endpoint().origin().clone();
+            let deadline = DeadlineLayer::new(timeouts(config)).at(origin.clone());
+            stack::attempt(
+                connector,
+                &deadline,
+                &headers,
+                &credential.clone().at(origin),
+            )
+        });
+        Ok(Self {
+            config: config.clone(),
+            families: before.map_or_else(
+                || families.server(config.name.as_str().into()),
+                |before| before.families.clone(),
+            ),
+            retry: RetryLayer::new(retry_params(config)),
+            upstream: Balance::new(attempts, policy(config.load_balancing.policy)),
+            connectors,
+            _followed: secrets.into_followed(),
+        })
+    }
+
+    fn shares_connections_with(&self, config: &Server) -> bool {
+        let ours = &self.config;
+        ours.endpoints == config.endpoints
+            && ours.pool == config.pool
+            && ours.tls == config.tls
+            && ours.allow_plaintext == config.allow_plaintext
+            && ours.timeouts.connect == config.timeouts.connect
+    }
+
+    /// Whether a call could go somewhere.
+    pub(super) fn is_available(&self) -> bool {
+        self.upstream
+            .states()
+            .snapshot()
+            .iter()
+            .any(|endpoint| endpoint.aside.is_none())
+    }
+
+    /// Its connections, by what they do.
+    pub(super) fn connections(&self) -> [(&'static str, usize); 4] {
+        let mut sums = [("idle", 0), ("in_use", 0), ("stream", 0), ("waiting", 0)];
+        for connector in &self.connectors {
+            let stats = connector.stats();
+            for ((_, sum), count) in
+                sums.iter_mut()
+                    .zip([stats.idle, stats.in_use, stats.streams, stats.waiting])
+            {
+                *sum += count;
+            }
+        }
+        sums
+    }
+
+    /// What `/status` shows of it.
+    pub(super) fn status(&self) -> Json {
+        let states = self.upstream.states().snapshot();
+        let endpoints: Vec<_> = self
+            .connectors
+            .iter()
+            .zip(states)
+            .map(|(connector, state)| endpoint(connector, state))
+            .collect();
+        json!({ "endpoints": endpoints })
+    }
+}
+
+fn endpoint(connector: &Connector, state: EndpointState) -> Json {
+    let stats = connector.stats();
+    json!({
+        "origin": &**connector.endpoint().origin(),
+        "state": if state.aside.is_some() { "aside" } else { "available" },
+        "failuresInARow": state.failures,
+        "asideForMs": state.aside.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        "callsInFlight": state.in_flight,
+        "connections": {
+            "open": stats.open, "idle": stats.idle, "inUse": stats.in_use,
+            "streams": stats.streams, "waiting": stats.waiting,
+        },
+    })
+}
+
+fn policy(policy: model::Policy) -> Policy {
+    match policy {
+        model::Policy::RoundRobin => Policy::RoundRobin,
+        model::Policy::Failover => Policy::Failover,
+        model::Policy::LeastLoaded => Policy::LeastLoaded,
+    }
+}
+
+fn retry_params(config: &Server) -> retry::Params {
+    let configured = &config.retry;
+    let backoff = match configured.backoff.kind {
+        model::BackoffKind::Exponential => {
+            Backoff::exponential(configured.backoff.initial, configured.backoff.max)
+        }
+        model::BackoffKind::Fixed => Backoff::fixed(configured.backoff.initial),
+    };
+    let mut params = retry::Params::default();
+    params.max_attempts = configured.max_attempts;
+    params.backoff = if configured.backoff.jitter {
+        backoff
+    } else {
+        backoff.without_jitter()
+    };
+    params.budget = Budget::new(configured.budget.percent, configured.budget.min_per_second);
+    params.timeouts = timeouts(config);
+    params.tool_calls = match &configured.tool_calls {
+        model::ToolCalls::Named(globs) => {
+            ToolCalls::Named(globs.iter().map(|glob| glob.as_str().into()).collect())
+        }
+        _ => ToolCalls::Never,
+    };
+    params
+}
+
+fn connectors(config: &Server) -> Result<Vec<Connector>, BoxError> {
+    let policy = if config.allow_plaintext {
+        PlaintextPolicy::Allow
+    } else {
+        PlaintextPolicy::LoopbackOnly
+    };
+    config
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let endpoint = Endpoint::new(&endpoint.url.to_string(), policy)?;
+            Ok(Connector::new(
+                endpoint,
+                connector_params(&config.pool, &config.tls, config.timeouts.connect),
+            )?)
+        })
+        .collect()
+}
+
+fn connector_params(pool: &Pool, tls: &Tls, connect: std::time::Duration) -> ConnectorParams {
+    let mut params = ConnectorParams::default();
+    params.max = pool.max;
+    params.max_idle = pool.max_idle;
+    params.streams = pool.streams;
+    params.max_idle_time = pool.idle;
+    if let Some(age) = pool.max_age {
+        params.max_age = age;
+    }
+    params.connect = connect;
+    params.tls.insecure_skip_verify = tls.insecure_skip_verify;
+    params.tls.ca_file.clone_from(&tls.ca_file);
+    params
+}
+
+/// What the timeouts of a configuration are to the layers.
+pub(super) fn timeouts(config: &Server) -> Timeouts {
+    let configured = &config.timeouts;
+    let timeouts = Timeouts::default()
+        .request(configured.request)
+        .stream_idle(configured.stream_idle)
+        .total(configured.total);
+    configured
+        .methods
+        .iter()
+        .fold(timeouts, |timeouts, (method, span)| {
+            timeouts.method(method, *span)
+        })
+}
+
+fn header_params(config: &Server, secrets: &mut Secrets<'_>) -> Result<HeaderParams, BoxError> {
+    let mut params = HeaderParams::default();
+    for StaticHeader { name, value, .. } in &config.headers.set {
+        params = match value {
+            Value::Plain(value) => params.fixed(name.as_str(), value)?,
+            Value::Secret(source) => params.secret(name.as_str(), secrets.open(source)?)?,
+        };
+    }
+    for name in &config.headers.forward {
+        params = params.forward(name.as_str())?;
+    }
+    for rename in &config.headers.rename {
+        params = params.rename(rename.from.as_str(), rename.to.as_str())?;
+    }
+    Ok(params)
+}

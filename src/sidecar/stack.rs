@@ -1,0 +1,57 @@
+//! The whole stack of one server behind one listener. Read this first.
+
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use crate::auth::StaticCredential;
+use crate::layer::BoxBodyLayer;
+use crate::layer::credential::InjectCredentialLayer;
+use crate::layer::deadline::DeadlineLayer;
+use crate::layer::headers::FilterHeadersLayer;
+use crate::layer::inspect::InspectLayer;
+use crate::layer::metrics::MetricsLayer;
+use crate::layer::rescue::RescueLayer;
+use crate::layer::trace::TraceLayer;
+use crate::sidecar::front::Front;
+use crate::sidecar::router::{Route, StackRoute};
+use crate::sidecar::server::{Attempt, ServerState};
+use crate::transport::connector::Connector;
+use crate::transport::dialect::DialectLayer;
+
+/// The layers of one attempt at one endpoint, innermost first.
+pub(super) fn attempt(
+    connector: &Connector,
+    deadline: &DeadlineLayer,
+    headers: &FilterHeadersLayer,
+    credential: &InjectCredentialLayer<StaticCredential>,
+) -> Attempt {
+    // Next to the connector: it makes the request what the upstream reads, and tells it when nobody waits any more.
+    let stack = DialectLayer::new(connector.endpoint().clone()).layer(connector.clone());
+    // Innermost of those that know headers, so that nothing after it can overwrite or show the credential, and so that an
+    // attempt at another endpoint has a credential of its own.
+    let stack = credential.layer(stack);
+    // Before the credential, which would be dropped else.
+    let stack = headers.layer(stack);
+    // Around one attempt: what it bounds can be tried again elsewhere.
+    let stack = deadline.layer(stack);
+    // The seam: above it layers make answers of their own, and endpoints have one type.
+    BoxBodyLayer::new().layer(stack)
+}
+
+/// Puts the layers of `server` behind those of `front`, innermost first.
+pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
+    // Chooses an endpoint for each attempt, so that a second one can go elsewhere.
+    let stack = server.upstream.clone();
+    // Around the choice, and inside of all that must not notice that there were two attempts.
+    let stack = server.retry.layer(stack);
+    // Outside of all that fail, inside of all that answer for themselves: one place writes error answers.
+    let stack = RescueLayer::new().layer(stack);
+    // First of those that need to know what a request is; whoever comes before has refused who may not even be read.
+    let stack = InspectLayer::new(front.inspect.clone()).layer(stack);
+    // Around all that answer, so that refused calls count too.
+    let stack = MetricsLayer::new(server.families.clone()).layer(stack);
+    // Outermost, so that every log line of a call stands in its span.
+    let stack = TraceLayer::new().layer(stack);
+    Arc::new(StackRoute::new(stack, front.peer))
+}

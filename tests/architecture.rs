@@ -1,0 +1,230 @@
+//! Who may use whom, read off the `use` lines; and what the crate is without its features.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What every part may use: the types that hold the stack together.
+const CORE: &[&str] = &[
+    "body", "call", "clock", "error", "facts", "secret", "session",
+];
+
+/// Each part, and what else of ours it may use. The order is that of `ARCHITECTURE.md`.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("mcp", &[]),
+    ("codec", &[]),
+    ("auth", &["mcp"]),
+    ("layer", &["mcp", "codec", "auth"]),
+    ("transport", &["mcp", "codec"]),
+    ("config", &["mcp"]),
+    ("admin", &["transport"]),
+    (
+        "sidecar",
+        &[
+            "mcp",
+            "codec",
+            "auth",
+            "layer",
+            "transport",
+            "config",
+            "admin",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "mcp",
+            "codec",
+            "auth",
+            "layer",
+            "transport",
+            "config",
+            "admin",
+            "sidecar",
+        ],
+    ),
+];
+
+/// What layers share with one another; each other module of `layer` is a layer, and knows no other.
+const SHARED_BY_LAYERS: &[&str] = &[
+    "Answered",
+    "BoxBodyLayer",
+    "answered",
+    "box_body",
+    "glob",
+    "media",
+    "rate",
+    "retry_after",
+    "testing",
+    "timeouts",
+];
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The first segments behind `crate::` in the code of a file, comments left out.
+fn uses(text: &str) -> BTreeSet<Vec<String>> {
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let mut found = BTreeSet::new();
+    for line in code {
+        for path in line.split("crate::").skip(1) {
+            let path: Vec<_> = path
+                .split("::")
+                .take(2)
+                .map(|segment| {
+                    segment
+                        .chars()
+                        .take_while(|c| c.is_alphanumeric() || *c == '_')
+                        .collect::<String>()
+                })
+                .collect();
+            found.insert(path);
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+#[test]
+fn parts_use_only_what_they_may() {
+    for (part, allowed) in ARROWS {
+        let folder = root().join(part);
+        assert!(folder.is_dir(), "there is no part {part}");
+        for file in sources(&folder) {
+            for path in uses(&fs::read_to_string(&file).unwrap()) {
+                let used = path[0].as_str();
+                let is_type = used.starts_with(char::is_uppercase);
+                let is_core = CORE.contains(&used) && !matches!(*part, "mcp" | "codec");
+                assert!(
+                    used == *part || is_core || is_type || allowed.contains(&used),
+                    "{} uses {used}, which {part} may not",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_part_is_listed() {
+    for entry in fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let listed = CORE.contains(&name) || ARROWS.iter().any(|(part, _)| *part == name);
+            assert!(listed, "src/{name} is not in the table of this test");
+        }
+    }
+}
+
+#[test]
+fn a_layer_knows_no_other_layer() {
+    let folder = root().join("layer");
+    for file in sources(&folder) {
+        let relative = file.strip_prefix(&folder).unwrap();
+        let first = relative
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap();
+        let own = first.trim_end_matches(".rs");
+        let is_test = relative.to_str().unwrap().contains("test");
+        for path in uses(&fs::read_to_string(&file).unwrap()) {
+            if path[0] != "layer" || own == "mod" || is_test {
+                continue;
+            }
+            let other = path.get(1).map_or("", String::as_str);
+            assert!(
+                other == own || SHARED_BY_LAYERS.contains(&other),
+                "{} uses layer::{other}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn files_stay_readable() {
+    for file in sources(&root()) {
+        if file.to_str().unwrap().contains("test") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines = code
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let lines = lines.count();
+        assert!(lines <= 460, "{} has {lines} lines of code", file.display());
+    }
+}
+
+/// The crates of a normal build with these features.
+fn tree(features: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--package",
+            "outrigger",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--offline",
+        ])
+        .args(features)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn without_features_there_is_no_client_server_cluster_or_command_line() {
+    let tree = tree(&["--no-default-features"]);
+    for banned in ["kube", "clap", "hyper", "rustls", "prometheus"] {
+        assert!(
+            !tree
+                .lines()
+                .any(|line| line.split(' ').next() == Some(banned)),
+            "{banned} is in\n{tree}"
+        );
+    }
+}
+
+#[test]
+fn there_is_one_tls_stack() {
+    let tree = tree(&["--all-features"]);
+    for banned in ["ring", "openssl-sys", "native-tls", "openssl"] {
+        assert!(
+            !tree
+                .lines()
+                .any(|line| line.split(' ').next() == Some(banned)),
+            "{banned} is in\n{tree}"
+        );
+    }
+}
