@@ -39,5 +39,5 @@ pub mod timeouts;
 pub mod trace;
 
 pub use answered::Answered;
-pub use passed::PassedBody;
 pub use box_body::BoxBodyLayer;
+pub use passed::PassedBody;
