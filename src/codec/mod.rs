@@ -3,7 +3,7 @@
 //! | Module | Holds |
 //! | --- | --- |
 //! | [`sse`] | server-sent events: a decoder that keeps each event's bytes, and an encoder |
-//! | [`line`] | messages that end with a newline |
+//! | [`mod@line`] | messages that end with a newline |
 
 pub mod line;
 pub mod sse;
