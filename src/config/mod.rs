@@ -2,7 +2,7 @@
 //! once.
 //!
 //! 1. **One model.** [`Config`] is plain data ([`model`]); a YAML or JSON file, the variables
-//!    `MCP_REMOTE_*` ([`env`]) and the command line all become it. Two equal [`Server`]s need no
+//!    `MCP_REMOTE_*` ([`mod@env`]) and the command line all become it. Two equal [`Server`]s need no
 //!    new stack: that is how a reload knows what to keep.
 //! 2. **All or nothing.** A load gives [`Loaded`] with no errors, or a [`Report`] of *every*
 //!    problem; never a part.

@@ -176,7 +176,7 @@ impl<P> Draft<P> {
 
 impl Draft<Span> {
     /// The problem with its line of the text, in which `masks` are hidden.
-    pub(crate) fn in_text(self, text: Text<'_>, masks: &Masks) -> Problem {
+    pub(crate) fn in_text(self, text: &Text<'_>, masks: &Masks) -> Problem {
         let (line, column) = text.position(self.place.start);
         let excerpt = text.excerpt(self.place, masks);
         Problem(self.map(|_| Place::Text {

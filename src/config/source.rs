@@ -194,7 +194,7 @@ pub(crate) fn unreadable(subject: &str, error: &io::Error) -> Report {
 
 /// The lines of the text are where things come from.
 struct Lines<'a> {
-    text: Text<'a>,
+    text: &'a Text<'a>,
     root: &'a node::Node,
 }
 
@@ -222,7 +222,7 @@ pub(crate) fn from_text(
     let text = Text::new(source);
     let tree = node::parse(source);
     if !tree.complete {
-        return Err(report(subject, text, tree.problems, &words(source)));
+        return Err(report(subject, &text, tree.problems, &words(source)));
     }
     let reader = Reader::default();
     let mut config = read::file(&reader, &tree.root);
@@ -233,7 +233,7 @@ pub(crate) fn from_text(
     let found = validate(
         &config,
         &Lines {
-            text,
+            text: &text,
             root: &tree.root,
         },
     );
@@ -244,7 +244,7 @@ pub(crate) fn from_text(
     );
     finish(
         config,
-        report(subject, text, drafts, &masks.into_iter().collect()),
+        report(subject, &text, drafts, &masks.into_iter().collect()),
         digest(bytes),
     )
 }
@@ -265,7 +265,7 @@ fn words(source: &str) -> Masks {
     masks.into_iter().collect()
 }
 
-fn report(subject: &str, text: Text<'_>, mut drafts: Vec<Draft<Span>>, masks: &Masks) -> Report {
+fn report(subject: &str, text: &Text<'_>, mut drafts: Vec<Draft<Span>>, masks: &Masks) -> Report {
     drafts.sort_by_key(Draft::place);
     let problems = drafts.into_iter().take(MOST_PROBLEMS);
     Report::new(

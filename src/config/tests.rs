@@ -144,7 +144,7 @@ fn json_is_a_configuration_too() {
 }
 
 #[test]
-fn c_equal_sections_are_equal_servers() {
+fn equal_sections_are_equal_servers() {
     let one = server("timeouts: {request: 60s}");
     assert_eq!(first(&one), first(&format!("# a comment\n{one}")));
     assert_ne!(first(&one), first(&server("timeouts: {request: 61s}")));

@@ -72,80 +72,80 @@ pub(crate) struct Excerpt {
 }
 
 /// A text and where its lines start.
-#[derive(Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Text<'a> {
-    text: &'a str,
+    /// Of each line: the number of its first character, and what it holds.
+    lines: Vec<(usize, &'a str)>,
 }
 
 impl<'a> Text<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text }
+        let mut next = 0;
+        let line = |line: &'a str| {
+            let start = next;
+            next += line.chars().count() + 1;
+            (start, line.strip_suffix('\r').unwrap_or(line))
+        };
+        Self {
+            lines: text.split('\n').map(line).collect(),
+        }
     }
 
     /// Line and column of a character, both from 1.
-    pub(crate) fn position(self, index: usize) -> (usize, usize) {
+    pub(crate) fn position(&self, index: usize) -> (usize, usize) {
         let (number, start, _) = self.line(index);
         (number, index.saturating_sub(start) + 1)
     }
 
     /// The line that holds `span.start`, without what `masks` cover.
-    pub(crate) fn excerpt(self, span: Span, masks: &Masks) -> Excerpt {
+    pub(crate) fn excerpt(&self, span: Span, masks: &Masks) -> Excerpt {
         let (_, start, line) = self.line(span.start);
+        // Of a long line only the surroundings are looked at; a mask that covers the cut covers it
+        // still.
+        let from = start.max(span.start.saturating_sub(WIDTH));
+        let cut = line.chars().skip(from - start).take(3 * WIDTH);
         let mut shown = Vec::new();
         let (mut first, mut last) = (None, None);
-        let mut masked_to = start;
-        for (index, character) in (start..).zip(line.chars()) {
-            if index >= masked_to {
-                if index >= span.end {
-                    last.get_or_insert(shown.len());
-                }
-                if let Some(mask) = masks.find(index) {
-                    if (index..mask.end).contains(&span.start) {
-                        first.get_or_insert(shown.len());
-                    }
-                    masked_to = mask.end;
-                    shown.extend(MASK.chars());
-                    continue;
-                }
-                if index >= span.start {
-                    first.get_or_insert(shown.len());
-                }
-                shown.push(printable(character));
+        let mut masked_to = from;
+        for (index, character) in (from..).zip(cut) {
+            if index < masked_to {
+                continue;
             }
+            if index >= span.end {
+                last.get_or_insert(shown.len());
+            }
+            let mask = masks.find(index);
+            let next = mask.map_or(index + 1, |mask| mask.end);
+            if (index..next).contains(&span.start) || index >= span.start {
+                first.get_or_insert(shown.len());
+            }
+            match mask {
+                Some(_) => shown.extend(MASK.chars()),
+                None => shown.push(printable(character)),
+            }
+            masked_to = next;
         }
         let first = first.unwrap_or(shown.len());
         let last = last.unwrap_or(shown.len()).max(first + 1);
-        window(&shown, first, last)
+        window(&shown, first, last, from > start)
     }
 
     /// Number, first character and text of the line that holds a character.
-    fn line(self, index: usize) -> (usize, usize, &'a str) {
-        let mut start = 0;
-        let mut found = (1, 0, "");
-        for (number, line) in (1..).zip(self.text.split('\n')) {
-            found = (number, start, line.strip_suffix('\r').unwrap_or(line));
-            start += line.chars().count() + 1;
-            if index < start {
-                break;
-            }
-        }
-        found
+    fn line(&self, index: usize) -> (usize, usize, &'a str) {
+        let number = self.lines.partition_point(|(start, _)| *start <= index);
+        let line = self.lines.get(number.saturating_sub(1)).copied();
+        line.map_or((1, 0, ""), |(start, line)| (number, start, line))
     }
 }
 
 /// Cuts a long line to the surroundings of what is marked.
-fn window(shown: &[char], first: usize, last: usize) -> Excerpt {
-    if shown.len() <= WIDTH {
-        return Excerpt {
-            text: shown.iter().collect(),
-            before: first,
-            marked: last - first,
-        };
-    }
-    let from = first.saturating_sub(LEAD).min(shown.len() - WIDTH);
+fn window(shown: &[char], first: usize, last: usize, was_cut: bool) -> Excerpt {
+    let from = first
+        .saturating_sub(LEAD)
+        .min(shown.len().saturating_sub(WIDTH));
     let mut text: String = shown.iter().skip(from).take(WIDTH).collect();
     let mut before = first - from;
-    if from > 0 {
+    if from > 0 || was_cut {
         text.insert(0, '…');
         before += 1;
     }
@@ -248,6 +248,16 @@ mod tests {
                 .collect::<String>(),
             "HERE"
         );
+    }
+
+    #[test]
+    fn a_mask_that_reaches_over_the_cut_covers_it_still() {
+        let text = format!("a: {} b", "s".repeat(2000));
+        let masks = Masks::from_iter([Span::new(3, 2003)]);
+        for at in [0, 3, 1000, 2002] {
+            let excerpt = Text::new(&text).excerpt(Span::new(at, at + 1), &masks);
+            assert!(!excerpt.text.contains('s'), "{excerpt:?}");
+        }
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Where variables are read from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::hash::BuildHasher;
 
 /// Where variables come from: the process, or a map in a test.
-pub trait Environment: fmt::Debug + Send + Sync {
+pub trait Environment: Send + Sync {
     /// The value of one, if it is set.
     fn variable(&self, name: &str) -> Option<String>;
 

@@ -204,9 +204,9 @@ pub struct Pool {
     pub max: usize,
     /// The most of them that wait unused. Default: 20.
     pub max_idle: usize,
-    /// How long a connection is used for new calls. Default: off.
+    /// How long a connection is used for new calls. Default: 10 min.
     pub max_age: Option<Duration>,
-    /// How long a connection may wait unused. Default: 30 s, as many servers close theirs at 60 s.
+    /// How long a connection may wait unused. Default: 50 s, as many servers close theirs at 60 s.
     pub idle: Duration,
     /// The most connections for GET and listen streams, which are apart. Default: 1000.
     pub streams: usize,
@@ -217,8 +217,8 @@ impl Default for Pool {
         Self {
             max: 100,
             max_idle: 20,
-            max_age: None,
-            idle: Duration::from_secs(30),
+            max_age: Some(Duration::from_mins(10)),
+            idle: Duration::from_secs(50),
             streams: 1000,
         }
     }

@@ -34,6 +34,9 @@ pub(crate) use self::secret::is_variable;
 /// A masked value is longer than this; shorter ones are no secrets, and `30` explains itself.
 const SHORT: usize = 3;
 
+/// How many problems are noted; a hostile file has a problem every other byte.
+const MOST: usize = 1000;
+
 /// Where the functions of this module leave what they find.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
@@ -54,10 +57,16 @@ impl Reader {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Option<T> {
-        self.problems
-            .borrow_mut()
-            .push(Draft::error(span, code, message, help));
+        if !self.is_full() {
+            let problem = Draft::error(span, code, message, help);
+            self.problems.borrow_mut().push(problem);
+        }
         None
+    }
+
+    /// Whether there is no use in noting more: far more than are told.
+    fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= MOST
     }
 
     /// Notes a key or value of a later version.
@@ -83,6 +92,9 @@ impl Reader {
     /// Notes a key that nobody knows. One like no other, without a value, may be a secret in the
     /// wrong place, as in `auth: {TOKEN}`.
     fn unknown_key(&self, entry: &Entry, keys: &Keys) {
+        if self.is_full() {
+            return;
+        }
         let near = keys::nearest(&entry.key, keys.known);
         let message = if near.is_none() && entry.node.value == Value::Null {
             self.masks.borrow_mut().push(entry.key_span);

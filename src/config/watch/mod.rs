@@ -2,9 +2,9 @@
 //!
 //! 1. The file's **directory** is watched, not the file: a mounted volume changes by a swap of its
 //!    `..data` link, and a watch on the file would die at the first one.
-//! 2. An event is a hint only. Each hint waits [`DEBOUNCE`] for those behind it, then the file is
-//!    read and its hash compared; only another content is news. Every [`REREAD`] it is read
-//!    without a hint, as some file systems give none.
+//! 2. An event is a hint only. Each hint waits 100 ms for those behind it, then the file is read
+//!    and its hash compared; only another content is news. Every 30 s it is read without a hint,
+//!    as some file systems give none.
 //! 3. A configuration is read and checked whole. What comes out is [`Reload::Good`] or
 //!    [`Reload::Bad`]; whoever holds a good one keeps it.
 //! 4. A secret's file keeps its last good content while it cannot be read, and says so.
