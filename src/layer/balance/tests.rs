@@ -8,7 +8,7 @@ use tower_test::mock;
 use super::*;
 use crate::call::Form;
 use crate::error::Phase;
-use crate::layer::testing::{Fed, bodiless, fed, post};
+use crate::layer::testing::{Fed, Feeder, bodiless, fed, post};
 use crate::mcp::revision::Era;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;
@@ -245,21 +245,29 @@ async fn rule_5_a_single_endpoint_is_always_tried() {
     }
 }
 
+/// An endpoint that answers once, with this body.
+#[derive(Clone)]
+struct FedOnce(Arc<Mutex<Option<Fed>>>);
+
+impl Service<Request<Full<Bytes>>> for FedOnce {
+    type Response = Response<Fed>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.0.lock().unwrap().take().unwrap())))
+    }
+}
+
 /// A balancer whose one endpoint answers with a body that is fed by hand.
-fn with_fed_body() -> (
-    Balance<
-        impl Service<Request<Full<Bytes>>, Response = Response<Fed>, Error = BoxError, Future: Send>
-        + Clone,
-    >,
-    crate::layer::testing::Feeder,
-) {
+fn with_fed_body() -> (Balance<FedOnce>, Feeder) {
     let (feeder, body) = fed();
     let body = Arc::new(Mutex::new(Some(body)));
-    let endpoint = tower::service_fn(move |_: Request<Full<Bytes>>| {
-        let body = body.lock().unwrap().take().unwrap();
-        async { Ok::<_, BoxError>(Response::new(body)) }
-    });
-    (Balance::new([endpoint], Policy::RoundRobin), feeder)
+    (Balance::new([FedOnce(body)], Policy::RoundRobin), feeder)
 }
 
 #[tokio::test(start_paused = true)]
