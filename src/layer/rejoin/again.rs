@@ -18,15 +18,42 @@ const STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const EITHER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 /// The parts of a request that a second one needs. Headers that every request of ours has, or that hold for one
-/// sending only, are not copied: a copy of the whole map would cost each call more than all the rest here.
+/// sending only, are not copied: a copy of the whole map would cost each call more than all the rest here. The
+/// [`Call`] is read anew from its body if it is ever needed: it is the larger part of a future that each call has.
 pub(super) struct Again {
     method: Method,
     uri: Uri,
     version: Version,
     headers: Vec<(HeaderName, HeaderValue)>,
-    call: Call,
+    shape: Shape,
+    revision: Option<Revision>,
+    body: Bytes,
     facts: Option<Facts>,
     session: Arc<OpenSession>,
+}
+
+/// What of a call decides here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A GET.
+    Stream,
+    /// A DELETE.
+    End,
+    /// One request.
+    Request,
+    /// Anything else with a body.
+    Other,
+}
+
+impl Shape {
+    fn of(call: &Call) -> Self {
+        match call.form() {
+            Form::Stream => Self::Stream,
+            Form::End => Self::End,
+            Form::Message(_) if call.wants_answer() => Self::Request,
+            Form::Message(_) | Form::Batch(_) => Self::Other,
+        }
+    }
 }
 
 impl Again {
@@ -46,14 +73,30 @@ impl Again {
                 .filter(|(name, _)| !is_remade(name))
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
-            call: call.clone(),
+            shape: Shape::of(call),
+            revision: call.revision(),
+            body: call.body().clone(),
             facts: Facts::get(request).cloned(),
             session,
         })
     }
 
-    pub(super) fn call(&self) -> &Call {
-        &self.call
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What was called. Nothing only if it is none, which `inspect` would not have let through.
+    pub(super) fn call(&self) -> Option<Call> {
+        let form = match self.shape {
+            Shape::Stream => Form::Stream,
+            Shape::End => Form::End,
+            Shape::Request | Shape::Other => match Message::read(&self.body).ok()? {
+                Parsed::One(message) => Form::Message(message),
+                Parsed::Batch(parts) => Form::Batch(parts),
+            },
+        };
+        let body = self.body.clone();
+        Some(Call::new(form, Era::Legacy, self.revision, body))
     }
 
     pub(super) fn session(&self) -> &OpenSession {
@@ -66,24 +109,18 @@ impl Again {
     }
 
     /// The same request, for the session as it is now. Says which generation that is.
-    pub(super) fn request(&self) -> (Request<Full<Bytes>>, u32) {
-        let body = self.call.body().clone();
-        let mut request = self.build(self.method.clone(), self.call.clone(), body);
+    pub(super) fn request(&self) -> Option<(Request<Full<Bytes>>, u32)> {
+        let mut request = self.build(self.method.clone(), self.call()?, self.body.clone());
         if let Some(facts) = &self.facts {
             request.extensions_mut().insert(facts.clone());
         }
         let generation = self.session.address(&mut request);
-        (request, generation)
+        Some((request, generation))
     }
 
     /// A GET for the session as it is now, from `last` on if that is an event of this `generation`.
     pub(super) fn stream(&self, last: Option<&(Bytes, u32)>) -> (Request<Full<Bytes>>, u32) {
-        let call = Call::new(
-            Form::Stream,
-            Era::Legacy,
-            self.call.revision(),
-            Bytes::new(),
-        );
+        let call = Call::new(Form::Stream, Era::Legacy, self.revision, Bytes::new());
         let mut request = self.build(Method::GET, call, Bytes::new());
         request.headers_mut().insert(header::ACCEPT, STREAM);
         if let Some(facts) = &self.facts {

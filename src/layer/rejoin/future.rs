@@ -12,10 +12,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::body::Body;
-use crate::call::Form;
 use crate::error::BoxError;
 use crate::layer::PassedBody;
 use crate::layer::media::is_event_stream;
+use crate::layer::rejoin::again::Shape;
 use crate::layer::rejoin::rebuild::{is_down, is_lost, lost, may_be_lost, read_lost, read_to_end};
 use crate::layer::rejoin::resume::Resumed;
 use crate::layer::rejoin::{Rebuild, Rest};
@@ -126,10 +126,10 @@ impl Next {
         let Some(rest) = rest else {
             return Self::Pass;
         };
-        let form = rest.again.call().form();
+        let shape = rest.again.shape();
         match output {
-            _ if matches!(form, Form::End) => Self::Pass,
-            Ok(response) if is_lost(response) || may_be_lost(response, form) => Self::Recover,
+            _ if shape == Shape::End => Self::Pass,
+            Ok(response) if is_lost(response) || may_be_lost(response, shape) => Self::Recover,
             Ok(response) if rest.is_watched(response) => Self::Watch,
             Err(error) if rest.may_move() && is_down(error) => Self::Recover,
             _ => Self::Pass,
@@ -144,10 +144,9 @@ impl<S> Rest<S> {
 
     /// Whether an answer is a stream that can be resumed: a GET's, or one request's.
     fn is_watched<B>(&self, response: &Response<B>) -> bool {
-        let call = self.again.call();
         response.status().is_success()
             && is_event_stream(response.headers())
-            && (matches!(call.form(), Form::Stream) || call.id_token().is_some())
+            && matches!(self.again.shape(), Shape::Stream | Shape::Request)
     }
 }
 
@@ -171,19 +170,19 @@ where
         mut self,
         first: Result<Response<Body>, BoxError>,
     ) -> Result<Response<Body>, BoxError> {
-        let form = self.again.call().form().clone();
+        let shape = self.again.shape();
         if let Ok(response) = first {
-            let (response, is_lost) = read_lost(response, &form).await?;
+            let (response, is_lost) = read_lost(response, shape).await?;
             if !is_lost {
                 return Ok(response);
             }
             read_to_end(response.into_body()).await;
         }
         self.rebuild(self.generation).await?;
-        let (request, generation) = self.again.request();
+        let (request, generation) = self.again.request().ok_or_else(lost)?;
         self.generation = generation;
         let response = self.send(request).await?;
-        let (response, is_still_lost) = read_lost(response, &form).await?;
+        let (response, is_still_lost) = read_lost(response, shape).await?;
         if is_still_lost {
             return Err(lost().into());
         }

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::body::Body;
-use crate::call::Form;
 use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::facts::{Facts, Pin};
 use crate::layer::media::{is_event_stream, is_json};
+use crate::layer::rejoin::again::Shape;
 use crate::layer::rejoin::{Rebuild, Rest};
 use crate::mcp::fault::{INVALID_REQUEST, SERVER_ERROR};
 use crate::mcp::headers::SESSION_ID;
@@ -48,17 +48,17 @@ pub(super) fn is_lost<B>(response: &Response<B>) -> bool {
 }
 
 /// Whether it may say so in its body. To a GET servers say it in plain text, too.
-pub(super) fn may_be_lost<B>(response: &Response<B>, form: &Form) -> bool {
+pub(super) fn may_be_lost<B>(response: &Response<B>, shape: Shape) -> bool {
     response.status() == StatusCode::BAD_REQUEST
-        && (is_json(response.headers()) || matches!(form, Form::Stream))
+        && (is_json(response.headers()) || shape == Shape::Stream)
 }
 
 /// Whether an answer says that the session is lost, and the answer as it came. What is too large to be read does not.
 pub(super) async fn read_lost(
     response: Response<Body>,
-    form: &Form,
+    shape: Shape,
 ) -> Result<(Response<Body>, bool), BoxError> {
-    if !may_be_lost(&response, form) {
+    if !may_be_lost(&response, shape) {
         let is_lost = is_lost(&response);
         return Ok((response, is_lost));
     }
@@ -73,7 +73,7 @@ pub(super) async fn read_lost(
     let error = read.message.as_ref().and_then(|message| message.error());
     let is_lost = match error {
         Some(error) => says_lost(error),
-        None => matches!(form, Form::Stream) && is_lost_text(&String::from_utf8_lossy(&read.held)),
+        None => shape == Shape::Stream && is_lost_text(&String::from_utf8_lossy(&read.held)),
     };
     Ok((Response::from_parts(head, read.body), is_lost))
 }

@@ -16,11 +16,12 @@ use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use crate::body::Body;
-use crate::call::Form;
+use crate::call::Call;
 use crate::codec::sse::{Decoder, Event};
 use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::layer::media::is_event_stream;
 use crate::layer::rejoin::Rest;
+use crate::layer::rejoin::again::Shape;
 use crate::layer::rejoin::rebuild::read_lost;
 use crate::mcp::message::{Kind, Message, Parsed};
 
@@ -119,7 +120,7 @@ impl<S> Unpin for Resumed<S> {}
 impl<S> Resumed<S> {
     pub(super) fn new(body: Body, rest: Box<Rest<S>>) -> Self {
         let seen = Seen {
-            id: rest.again.call().id_token(),
+            id: rest.again.call().as_ref().and_then(Call::id_token),
             ..Seen::default()
         };
         Self {
@@ -326,7 +327,7 @@ where
         }
         self.generation = generation;
         let sent = match self.send(request).await {
-            Ok(response) => read_lost(response, &Form::Stream).await,
+            Ok(response) => read_lost(response, Shape::Stream).await,
             Err(error) => Err(error),
         };
         match sent {
