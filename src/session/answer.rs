@@ -2,7 +2,7 @@
 //!
 //! Contract:
 //!
-//! 1. [`first_answer`] reads a body, JSON or a stream of events, until it has seen one `result` or `error`, and keeps
+//! 1. `first_answer` reads a body, JSON or a stream of events, until it has seen one `result` or `error`, and keeps
 //!    every byte it took. What it gives back, in order, is the body that came. It holds at most its limit.
 //! 2. [`Capabilities`] are what a server declared, two levels deep, so that two declarations can be compared. Names
 //!    beyond [`MAX_OTHERS`], or longer than [`MAX_NAME`] bytes, that no specification has are not kept.
