@@ -43,6 +43,12 @@ impl<B> PassedBody<B> {
     }
 }
 
+impl<B> From<Bytes> for PassedBody<B> {
+    fn from(bytes: Bytes) -> Self {
+        Self::own(Body::from(bytes))
+    }
+}
+
 impl<B> http_body::Body for PassedBody<B>
 where
     B: http_body::Body<Data = Bytes>,

@@ -1,24 +1,111 @@
 //! What belongs to one listener, whatever server stands behind it.
 
-use crate::config::model::Listener;
+use http::HeaderMap;
+
+use crate::config::Environment;
+use crate::config::model::{InboundAuth, Listener, Network};
+use crate::error::BoxError;
+use crate::facts::Caller;
+use crate::layer::authenticate::{Anyone, ApiKeys, AuthenticateLayer, Authenticator, Challenge};
+use crate::layer::guard::{self, GuardLayer, Names, Reach};
 use crate::layer::inspect::{self, ByteBudget};
 use crate::sidecar::router::Peer;
+use crate::sidecar::secrets::{Followed, Secrets};
 
 /// The layers that a listener puts in front of every server.
 #[derive(Debug)]
 pub(super) struct Front {
+    pub(super) config: Listener,
+    pub(super) guard: GuardLayer,
+    pub(super) authenticate: AuthenticateLayer<Inbound>,
     pub(super) inspect: inspect::Params,
     pub(super) peer: Peer,
+    /// Follows the files of its keys.
+    _followed: Vec<Followed>,
 }
 
 impl Front {
-    pub(super) fn build(listener: &Listener, budget: &ByteBudget) -> Self {
+    pub(super) fn build(
+        listener: &Listener,
+        environment: &dyn Environment,
+        budget: &ByteBudget,
+    ) -> Result<Self, BoxError> {
+        let mut secrets = Secrets::new(environment);
+        let authenticate =
+            AuthenticateLayer::new(Inbound::build(&listener.inbound_auth, &mut secrets)?);
         let mut inspect = inspect::Params::default();
         inspect.max_body = listener.max_body_bytes;
         inspect.budget = budget.clone();
-        Self {
+        let guard = guard_params(listener)?;
+        let peer = if guard.allow_from.is_empty() {
+            Peer::Untold
+        } else {
+            Peer::Told
+        };
+        Ok(Self {
+            config: listener.clone(),
+            guard: GuardLayer::new(guard),
+            authenticate,
             inspect,
-            peer: Peer::Untold,
+            peer,
+            _followed: secrets.into_followed(),
+        })
+    }
+}
+
+fn guard_params(listener: &Listener) -> Result<guard::Params, BoxError> {
+    let mut params = guard::Params::default();
+    params.reach = if listener.listen.ip().is_loopback() {
+        Reach::Loopback
+    } else {
+        Reach::Others
+    };
+    params.allowed_origins = Names::of(&listener.allowed_origins);
+    params.allowed_hosts = Names::of(&listener.allowed_hosts);
+    params.allow_from = listener
+        .allow_from
+        .iter()
+        .map(network)
+        .collect::<Result<_, _>>()?;
+    params.max_body = listener.max_body_bytes.try_into().unwrap_or(u64::MAX);
+    Ok(params)
+}
+
+fn network(configured: &Network) -> Result<guard::Network, BoxError> {
+    Ok(format!("{}/{}", configured.address, configured.prefix).parse()?)
+}
+
+/// How callers prove who they are, as configured.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Anyone(Anyone),
+    Keys(ApiKeys),
+}
+
+impl Inbound {
+    fn build(configured: &InboundAuth, secrets: &mut Secrets<'_>) -> Result<Self, BoxError> {
+        if configured.is_open() {
+            return Ok(Self::Anyone(Anyone));
+        }
+        let mut keys = ApiKeys::new();
+        for key in &configured.api_keys {
+            let cell = secrets.open(&key.value)?;
+            keys = if key.header == "x-api-key" {
+                // The usual header; the key may then come as a bearer token too.
+                keys.with(&key.name, cell)
+            } else {
+                keys.with_header(&key.name, cell, key.header.clone())
+            };
+        }
+        Ok(Self::Keys(keys))
+    }
+}
+
+impl Authenticator for Inbound {
+    fn authenticate(&self, headers: &mut HeaderMap) -> Result<Caller, Challenge> {
+        match self {
+            Self::Anyone(anyone) => anyone.authenticate(headers),
+            Self::Keys(keys) => keys.authenticate(headers),
         }
     }
 }

@@ -13,7 +13,9 @@
 //!
 //! The stack itself is `stack.rs`.
 
+mod bound;
 mod front;
+mod gauges;
 pub mod router;
 mod secrets;
 mod server;
@@ -23,23 +25,28 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::Registry;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::admin::{Admin, Aliases, Availability, Command, Control, Status};
-use crate::config::model::{Listener, RequireServers, Server};
+use crate::admin::{Admin, Aliases, Availability, Control, Status};
+use crate::config::model::{Listener, RequireServers, SecretSource, Server};
 use crate::config::{Config, Environment, Loaded, ProcessEnvironment, Reload};
 use crate::error::BoxError;
 use crate::layer::inspect::ByteBudget;
 use crate::layer::metrics::Families;
+use crate::session::{SessionKey, SessionKeys};
+use crate::sidecar::bound::BoundListener;
 use crate::sidecar::front::Front;
+use crate::sidecar::gauges::Gauges;
 use crate::sidecar::router::{Route, Router, Routes};
-use crate::sidecar::server::ServerState;
-use crate::transport::listener::{Drain, Limits, serve};
+use crate::sidecar::secrets::Secrets;
+use crate::sidecar::server::{Common, ServerState};
+use crate::transport::listener::Drain;
+
+pub use crate::sidecar::bound::Bound;
 
 /// How many bytes all requests of the process may hold.
 const REQUEST_BYTES: usize = 256 * 1024 * 1024;
@@ -53,11 +60,10 @@ pub struct Sidecar {
 /// What listeners, admin port and reload share.
 struct Shared {
     registry: Registry,
-    families: Families,
+    common: Common,
     budget: ByteBudget,
     drain: Drain,
-    reloads: Reloads,
-    environment: Box<dyn Environment>,
+    gauges: Gauges,
     generation: Mutex<Generation>,
 }
 
@@ -67,6 +73,7 @@ struct Generation {
     digest: u64,
     servers: BTreeMap<String, Arc<ServerState>>,
     listeners: Vec<Arc<Router>>,
+    fronts: Vec<Arc<Front>>,
     stacks: Vec<Stack>,
     refused: Option<String>,
 }
@@ -76,15 +83,6 @@ struct Stack {
     listener: Listener,
     server: Server,
     route: Arc<dyn Route>,
-}
-
-/// How reloads went, as metrics.
-#[derive(Clone)]
-struct Reloads {
-    last_successful: IntGauge,
-    success_timestamp: IntGauge,
-    failed: IntCounter,
-    connections: IntGaugeVec,
 }
 
 impl Sidecar {
@@ -108,12 +106,19 @@ impl Sidecar {
     ) -> Result<Self, BoxError> {
         let registry = Registry::new();
         let shared = Shared {
-            families: Families::register(&registry)?,
-            reloads: Reloads::register(&registry)?,
+            common: Common {
+                families: Families::register(&registry)?,
+                session_keys: session_keys(
+                    loaded.config.sessions.key.as_ref(),
+                    environment.as_ref(),
+                )?,
+                session_lifetime: loaded.config.sessions.expiry,
+                environment,
+            },
+            gauges: Gauges::register(&registry)?,
             registry,
             budget: ByteBudget::new(REQUEST_BYTES),
             drain: Drain::default(),
-            environment,
             generation: Mutex::new(Generation {
                 config: loaded.config.clone(),
                 digest: loaded.digest,
@@ -124,6 +129,7 @@ impl Sidecar {
                     .iter()
                     .map(|_| Arc::default())
                     .collect(),
+                fronts: Vec::new(),
                 stacks: Vec::new(),
                 refused: None,
             }),
@@ -208,123 +214,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, BoxError> {
         .map_err(|error| format!("cannot listen on {address}: {error}").into())
 }
 
-#[derive(Debug)]
-struct BoundListener {
-    socket: TcpListener,
-    router: Arc<Router>,
-    base_path: String,
-}
-
-/// A sidecar whose sockets are bound.
-#[derive(Debug)]
-pub struct Bound {
-    shared: Arc<Shared>,
-    listeners: Vec<BoundListener>,
-    admin: Admin,
-    admin_socket: TcpListener,
-    control: Control,
-    control_socket: TcpListener,
-    commands: Option<mpsc::Receiver<Command>>,
-    grace: Duration,
-}
-
-impl Bound {
-    /// The URLs of the servers: `/mcp` where there is one, else one for each.
-    #[must_use]
-    pub fn urls(&self) -> Vec<String> {
-        let mut urls = Vec::new();
-        for listener in &self.listeners {
-            let Ok(address) = listener.socket.local_addr() else {
-                continue;
-            };
-            let routes = listener.router.routes();
-            let paths = routes.paths();
-            let short = format!("{}/mcp", listener.base_path.trim_end_matches('/'));
-            if paths.contains(&short.as_str()) {
-                urls.push(format!("http://{address}{short}"));
-            } else {
-                let long = paths.iter().filter(|path| path.contains("/servers/"));
-                urls.extend(long.map(|path| format!("http://{address}{path}")));
-            }
-        }
-        urls
-    }
-
-    /// Where listeners listen.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.socket.local_addr().ok())
-            .collect()
-    }
-
-    /// Where metrics, health and status are.
-    #[must_use]
-    pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin_socket.local_addr().ok()
-    }
-
-    /// Where the control port is.
-    #[must_use]
-    pub fn control_address(&self) -> Option<SocketAddr> {
-        self.control_socket.local_addr().ok()
-    }
-
-    /// What reloads and drains it while it runs.
-    #[must_use]
-    pub fn handle(&self) -> Handle {
-        Handle {
-            shared: self.shared.clone(),
-        }
-    }
-
-    /// What the control port asks for. Can be taken once; whoever takes it must obey.
-    pub fn take_commands(&mut self) -> Option<mpsc::Receiver<Command>> {
-        self.commands.take()
-    }
-
-    /// Serves until a drain is over.
-    ///
-    /// # Cancellation
-    ///
-    /// Dropping the future stops accepting; open connections are cut when the runtime ends.
-    pub async fn run(self) {
-        self.admin.started();
-        let drain = self.shared.drain.clone();
-        let mut serving = tokio::task::JoinSet::new();
-        for listener in self.listeners {
-            serving.spawn(serve(
-                listener.socket,
-                listener.router,
-                Limits::default(),
-                drain.clone(),
-                self.grace,
-            ));
-        }
-        // The admin port answers until the last call has ended: probes must see the drain.
-        let open = Drain::default();
-        let admin = serve(
-            self.admin_socket,
-            Arc::new(self.admin),
-            Limits::default(),
-            open.clone(),
-            Duration::ZERO,
-        );
-        let control = serve(
-            self.control_socket,
-            Arc::new(self.control),
-            Limits::default(),
-            open,
-            Duration::ZERO,
-        );
-        tokio::select! {
-            () = async { while serving.join_next().await.is_some() {} } => {}
-            ((), ()) = async { tokio::join!(admin, control) } => {}
-        }
-    }
-}
-
 /// Reloads and drains a running sidecar.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -384,8 +273,7 @@ impl Shared {
                 Some(before) if before.config == *server => before.clone(),
                 _ => Arc::new(ServerState::build(
                     server,
-                    &self.families,
-                    self.environment.as_ref(),
+                    &self.common,
                     before.map(AsRef::as_ref),
                 )?),
             };
@@ -393,8 +281,20 @@ impl Shared {
         }
         let mut stacks = Vec::new();
         let mut tables = Vec::new();
+        let mut fronts = Vec::new();
         for listener in &config.listeners {
-            let front = Front::build(listener, &self.budget);
+            let kept = generation
+                .fronts
+                .iter()
+                .find(|front| front.config == *listener);
+            let front = match kept {
+                Some(front) => front.clone(),
+                None => Arc::new(Front::build(
+                    listener,
+                    self.common.environment.as_ref(),
+                    &self.budget,
+                )?),
+            };
             let mut routes = Routes::default();
             for server in &config.servers {
                 let Some(state) = servers.get(&server.name) else {
@@ -420,6 +320,7 @@ impl Shared {
                 });
             }
             tables.push(routes);
+            fronts.push(front);
         }
         for (router, routes) in generation.listeners.iter().zip(tables) {
             router.swap(routes);
@@ -427,15 +328,16 @@ impl Shared {
         generation.config = config.clone();
         generation.digest = digest;
         generation.servers = servers;
+        generation.fronts = fronts;
         generation.stacks = stacks;
         generation.refused = None;
-        self.reloads.succeeded();
+        self.gauges.reloaded();
         Ok(())
     }
 
     fn refuse(&self, why: &str) {
         tracing::error!("the new configuration cannot be used; the one before stays\n{why}");
-        self.reloads.failed();
+        self.gauges.refused();
         self.lock().refused = Some(why.to_owned());
     }
 
@@ -443,7 +345,7 @@ impl Shared {
         let generation = self.lock();
         let mut servers = serde_json::Map::new();
         for (name, state) in &generation.servers {
-            self.reloads.connections_of(name, state);
+            self.gauges.read(state);
             servers.insert(name.clone(), state.status());
         }
         let missing = match &generation.config.readiness.require_servers {
@@ -479,6 +381,22 @@ impl Shared {
     }
 }
 
+/// The keys of session ids: from where the configuration says, else one that ends with the process.
+fn session_keys(
+    source: Option<&SecretSource>,
+    environment: &dyn Environment,
+) -> Result<SessionKeys, BoxError> {
+    let Some(source) = source else {
+        return Ok(SessionKeys::new(SessionKey::random()?));
+    };
+    let mut secrets = Secrets::new(environment);
+    let key = secrets
+        .open(source)?
+        .current()
+        .ok_or("the key of sessions cannot be read")?;
+    Ok(SessionKeys::new(SessionKey::parse(&key)?))
+}
+
 /// Mounts a stack at each path of its server.
 fn mount(
     routes: &mut Routes,
@@ -496,64 +414,6 @@ fn mount(
     }
     if is_only || server.name == "default" {
         routes.mount(&format!("{base}/mcp"), route);
-    }
-}
-
-impl Reloads {
-    fn register(registry: &Registry) -> Result<Self, BoxError> {
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, BoxError> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let failed = IntCounter::new(
-            "outrigger_config_reload_failures_total",
-            "Reloads that were refused.",
-        )?;
-        registry.register(Box::new(failed.clone()))?;
-        let connections = IntGaugeVec::new(
-            Opts::new(
-                "outrigger_connections",
-                "Connections to upstreams, by what they do.",
-            ),
-            &["server", "state"],
-        )?;
-        registry.register(Box::new(connections.clone()))?;
-        let build = IntGaugeVec::new(Opts::new("outrigger_build_info", "Always 1."), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(build))?;
-        Ok(Self {
-            last_successful: gauge(
-                "outrigger_config_last_reload_successful",
-                "Whether the configuration in use is the newest that was read.",
-            )?,
-            success_timestamp: gauge(
-                "outrigger_config_last_reload_success_timestamp_seconds",
-                "When the configuration in use was put in place.",
-            )?,
-            failed,
-            connections,
-        })
-    }
-
-    fn succeeded(&self) {
-        self.last_successful.set(1);
-        let now = crate::clock::Clock::system().unix_seconds();
-        self.success_timestamp
-            .set(i64::try_from(now).unwrap_or(i64::MAX));
-    }
-
-    fn failed(&self) {
-        self.last_successful.set(0);
-        self.failed.inc();
-    }
-
-    /// Sets the gauges of a server's connections to what they are now.
-    fn connections_of(&self, name: &str, state: &ServerState) {
-        for (word, count) in state.connections() {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.connections.with_label_values(&[name, word]).set(count);
-        }
     }
 }
 

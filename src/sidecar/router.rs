@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use crate::body::Body;
 use crate::error::{self, Addressee, BoxError, Cause, Failure};
+use crate::layer::guard::PeerAddr;
 use crate::transport::listener::{Answer, RouteFuture};
 
 /// One server's stack behind one listener, as a value: the box at the seam of a route.
@@ -60,7 +61,10 @@ where
     S::Future: Send,
     B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
-    fn call(&self, request: Request<Incoming>, _peer: SocketAddr) -> RouteFuture {
+    fn call(&self, mut request: Request<Incoming>, peer: SocketAddr) -> RouteFuture {
+        if self.peer == Peer::Told {
+            request.extensions_mut().insert(PeerAddr(peer));
+        }
         Box::pin(Calling::Start {
             stack: self.stack.clone(),
             request: Some(request),

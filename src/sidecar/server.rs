@@ -5,6 +5,7 @@
 //! trust are the same, connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -17,9 +18,13 @@ use crate::layer::box_body::BoxBody;
 use crate::layer::credential::{InjectCredential, InjectCredentialLayer};
 use crate::layer::deadline::{Deadline, DeadlineLayer};
 use crate::layer::headers::{FilterHeaders, FilterHeadersLayer, Params as HeaderParams};
+use crate::layer::hold::{self, HoldLayer};
 use crate::layer::metrics::{Families, ServerFamilies};
+use crate::layer::rejoin::{Rebuild, RejoinLayer, RejoinParams};
 use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls};
+use crate::layer::session::{SessionParams, Sessions};
 use crate::layer::timeouts::Timeouts;
+use crate::session::SessionKeys;
 use crate::sidecar::secrets::{Followed, Secrets};
 use crate::sidecar::stack;
 use crate::transport::connector::{Connector, ConnectorParams, Endpoint, PlaintextPolicy};
@@ -30,12 +35,32 @@ use crate::transport::dialect::Dialect;
 pub(super) struct ServerState {
     pub(super) config: Server,
     pub(super) families: Arc<ServerFamilies>,
+    pub(super) hold: HoldLayer,
+    pub(super) sessions: Sessions,
+    pub(super) rejoin: RejoinLayer,
     pub(super) retry: RetryLayer,
     /// All endpoints, behind the layer that chooses one. Clones share connections, states and turns.
     pub(super) upstream: Balance<Attempt>,
     connectors: Vec<Connector>,
     /// Follows the files of its secrets.
     _followed: Vec<Followed>,
+}
+
+/// What all servers share.
+pub(super) struct Common {
+    pub(super) families: Families,
+    pub(super) environment: Box<dyn Environment>,
+    pub(super) session_keys: SessionKeys,
+    pub(super) session_lifetime: Duration,
+}
+
+impl Common {
+    fn session_params(&self, config: &Server) -> SessionParams {
+        let mut params = SessionParams::new(config.name.as_str().into(), self.session_keys.clone());
+        params.endpoints = config.endpoints.len();
+        params.lifetime = self.session_lifetime;
+        params
+    }
 }
 
 /// The stack of one attempt, at one endpoint.
@@ -46,11 +71,10 @@ impl ServerState {
     /// Makes the layers of `config`, with what of `before` outlives a change.
     pub(super) fn build(
         config: &Server,
-        families: &Families,
-        environment: &dyn Environment,
+        common: &Common,
         before: Option<&Self>,
     ) -> Result<Self, BoxError> {
-        let mut secrets = Secrets::new(environment);
+        let mut secrets = Secrets::new(common.environment.as_ref());
         let headers = FilterHeadersLayer::new(header_params(config, &mut secrets)?);
         let credential = InjectCredentialLayer::new(secrets.credential(&config.auth)?);
         let connectors = match before {
@@ -70,9 +94,18 @@ impl ServerState {
         Ok(Self {
             config: config.clone(),
             families: before.map_or_else(
-                || families.server(config.name.as_str().into()),
+                || common.families.server(config.name.as_str().into()),
                 |before| before.families.clone(),
             ),
+            hold: HoldLayer::new(hold_params(config)),
+            sessions: match before {
+                // What changes in a session names endpoints by their place.
+                Some(before) if before.config.endpoints == config.endpoints => {
+                    before.sessions.clone()
+                }
+                _ => Sessions::new(common.session_params(config)),
+            },
+            rejoin: RejoinLayer::new(rejoin_params(config)),
             retry: RetryLayer::new(retry_params(config)),
             upstream: Balance::new(attempts, policy(config.load_balancing.policy)),
             connectors,
@@ -122,7 +155,11 @@ impl ServerState {
             .zip(states)
             .map(|(connector, state)| endpoint(connector, state))
             .collect();
-        json!({ "endpoints": endpoints })
+        let sessions = self.sessions.stats();
+        json!({
+            "endpoints": endpoints,
+            "sessions": { "active": sessions.active, "opened": sessions.opened, "detached": sessions.detached },
+        })
     }
 }
 
@@ -139,6 +176,22 @@ fn endpoint(connector: &Connector, state: EndpointState) -> Json {
             "streams": stats.streams, "waiting": stats.waiting,
         },
     })
+}
+
+fn hold_params(config: &Server) -> hold::Params {
+    let mut params = hold::Params::default();
+    params.hold = config.timeouts.hold.unwrap_or(Duration::MAX);
+    params
+}
+
+fn rejoin_params(config: &Server) -> RejoinParams {
+    let mut params = RejoinParams::default();
+    params.rebuild = match config.rebuild {
+        model::Rebuild::Auto => Rebuild::Auto,
+        model::Rebuild::Never => Rebuild::Never,
+    };
+    params.time = config.timeouts.request;
+    params
 }
 
 fn policy(policy: model::Policy) -> Policy {

@@ -12,6 +12,7 @@ use crate::layer::headers::FilterHeadersLayer;
 use crate::layer::inspect::InspectLayer;
 use crate::layer::metrics::MetricsLayer;
 use crate::layer::rescue::RescueLayer;
+use crate::layer::session::SessionLayer;
 use crate::layer::trace::TraceLayer;
 use crate::sidecar::front::Front;
 use crate::sidecar::router::{Route, StackRoute};
@@ -45,10 +46,20 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
     let stack = server.upstream.clone();
     // Around the choice, and inside of all that must not notice that there were two attempts.
     let stack = server.retry.layer(stack);
+    // Outside of retry: what comes back 404 was not executed, and is no failure of an endpoint.
+    let stack = server.rejoin.layer(stack);
+    // Around all that only know the upstream's ids; a call that outlives its caller takes the layers above along.
+    let stack = SessionLayer::new(server.sessions.clone()).layer(stack);
     // Outside of all that fail, inside of all that answer for themselves: one place writes error answers.
     let stack = RescueLayer::new().layer(stack);
+    // Outside of rescue, so that what it makes of a late failure becomes an event; inside of all that may refuse.
+    let stack = server.hold.layer(stack);
     // First of those that need to know what a request is; whoever comes before has refused who may not even be read.
     let stack = InspectLayer::new(front.inspect.clone()).layer(stack);
+    // Before anything of the body is read: who does not say who it is gets no byte into memory.
+    let stack = front.authenticate.layer(stack);
+    // First of all that refuse, for it costs least.
+    let stack = front.guard.layer(stack);
     // Around all that answer, so that refused calls count too.
     let stack = MetricsLayer::new(server.families.clone()).layer(stack);
     // Outermost, so that every log line of a call stands in its span.

@@ -1,0 +1,130 @@
+//! A sidecar whose sockets are bound: it serves until a drain is over.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::admin::{Admin, Command, Control};
+use crate::sidecar::router::Router;
+use crate::sidecar::{Handle, Shared};
+use crate::transport::listener::{Drain, Limits, serve};
+
+#[derive(Debug)]
+pub(super) struct BoundListener {
+    pub(super) socket: TcpListener,
+    pub(super) router: Arc<Router>,
+    pub(super) base_path: String,
+}
+
+/// A sidecar whose sockets are bound.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Vec<BoundListener>,
+    pub(super) admin: Admin,
+    pub(super) admin_socket: TcpListener,
+    pub(super) control: Control,
+    pub(super) control_socket: TcpListener,
+    pub(super) commands: Option<mpsc::Receiver<Command>>,
+    pub(super) grace: Duration,
+}
+
+impl Bound {
+    /// The URLs of the servers: `/mcp` where there is one, else one for each.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        let mut urls = Vec::new();
+        for listener in &self.listeners {
+            let Ok(address) = listener.socket.local_addr() else {
+                continue;
+            };
+            let routes = listener.router.routes();
+            let paths = routes.paths();
+            let short = format!("{}/mcp", listener.base_path.trim_end_matches('/'));
+            if paths.contains(&short.as_str()) {
+                urls.push(format!("http://{address}{short}"));
+            } else {
+                let long = paths.iter().filter(|path| path.contains("/servers/"));
+                urls.extend(long.map(|path| format!("http://{address}{path}")));
+            }
+        }
+        urls
+    }
+
+    /// Where listeners listen.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.socket.local_addr().ok())
+            .collect()
+    }
+
+    /// Where metrics, health and status are.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_socket.local_addr().ok()
+    }
+
+    /// Where the control port is.
+    #[must_use]
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control_socket.local_addr().ok()
+    }
+
+    /// What reloads and drains it while it runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// What the control port asks for. Can be taken once; whoever takes it must obey.
+    pub fn take_commands(&mut self) -> Option<mpsc::Receiver<Command>> {
+        self.commands.take()
+    }
+
+    /// Serves until a drain is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future stops accepting; open connections are cut when the runtime ends.
+    pub async fn run(self) {
+        self.admin.started();
+        let drain = self.shared.drain.clone();
+        let mut serving = tokio::task::JoinSet::new();
+        for listener in self.listeners {
+            serving.spawn(serve(
+                listener.socket,
+                listener.router,
+                Limits::default(),
+                drain.clone(),
+                self.grace,
+            ));
+        }
+        // The admin port answers until the last call has ended: probes must see the drain.
+        let open = Drain::default();
+        let admin = serve(
+            self.admin_socket,
+            Arc::new(self.admin),
+            Limits::default(),
+            open.clone(),
+            Duration::ZERO,
+        );
+        let control = serve(
+            self.control_socket,
+            Arc::new(self.control),
+            Limits::default(),
+            open,
+            Duration::ZERO,
+        );
+        tokio::select! {
+            () = async { while serving.join_next().await.is_some() {} } => {}
+            ((), ()) = async { tokio::join!(admin, control) } => {}
+        }
+    }
+}
