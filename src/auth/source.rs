@@ -352,7 +352,7 @@ mod tests {
         let file = Scratch::new("old");
         let cell = SecretCell::from_file(&file.0);
         cell.reread().unwrap();
-        let watch = cell.watch(Duration::from_secs(3600));
+        let watch = cell.watch(Duration::from_hours(1));
         file.write("new");
         cell.poke();
         while text(&cell).as_deref() != Some("new") {

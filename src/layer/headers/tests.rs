@@ -6,14 +6,10 @@ use crate::auth::SecretCell;
 use crate::call::Form;
 use crate::secret::Secret;
 
+type Stack = mock::Spawn<FilterHeaders<mock::Mock<Request<()>, Response<()>>>>;
 type Handle = mock::Handle<Request<()>, Response<()>>;
 
-fn stack(
-    params: Params,
-) -> (
-    mock::Spawn<FilterHeaders<mock::Mock<Request<()>, Response<()>>>>,
-    Handle,
-) {
+fn stack(params: Params) -> (Stack, Handle) {
     mock::spawn_layer(FilterHeadersLayer::new(params))
 }
 

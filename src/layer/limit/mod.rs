@@ -25,7 +25,7 @@
 //! let mut params = Params::default();
 //! params.calls.each = Some(1);
 //! let mut stack = LimitLayer::new(params).layer(service_fn(|_: Request<()>| async {
-//!     Ok::<_, outrigger::BoxError>(Response::new(Full::from(Bytes::from_static(b"{}"))))
+//!     Ok::<_, outrigger::BoxError>(Response::new(Full::new(Bytes::from_static(b"{}"))))
 //! }));
 //! let first = stack.ready().await?.call(Request::post("/mcp").body(())?).await?;
 //! let second = stack.ready().await?.call(Request::post("/mcp").body(())?).await?;
