@@ -37,6 +37,7 @@ pub mod session;
 pub(crate) mod testing;
 pub mod timeouts;
 pub mod trace;
+pub mod wind_down;
 
 pub use answered::Answered;
 pub use box_body::BoxBodyLayer;

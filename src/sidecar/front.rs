@@ -9,8 +9,10 @@ use crate::facts::Caller;
 use crate::layer::authenticate::{Anyone, ApiKeys, AuthenticateLayer, Authenticator, Challenge};
 use crate::layer::guard::{self, GuardLayer, Names, Reach};
 use crate::layer::inspect::{self, ByteBudget};
+use crate::layer::wind_down::Signal;
 use crate::sidecar::router::Peer;
 use crate::sidecar::secrets::{Followed, Secrets};
+use crate::transport::listener::Drain;
 
 /// The layers that a listener puts in front of every server.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(super) struct Front {
     pub(super) guard: GuardLayer,
     pub(super) authenticate: AuthenticateLayer<Inbound>,
     pub(super) inspect: inspect::Params,
+    pub(super) wind_down: Signal,
     pub(super) peer: Peer,
     /// Follows the files of its keys.
     _followed: Vec<Followed>,
@@ -29,6 +32,7 @@ impl Front {
         listener: &Listener,
         environment: &dyn Environment,
         budget: &ByteBudget,
+        drain: &Drain,
     ) -> Result<Self, BoxError> {
         let mut secrets = Secrets::new(environment);
         let authenticate =
@@ -47,6 +51,7 @@ impl Front {
             guard: GuardLayer::new(guard),
             authenticate,
             inspect,
+            wind_down: drain.subscribe(),
             peer,
             _followed: secrets.into_followed(),
         })

@@ -293,6 +293,7 @@ impl Shared {
                     listener,
                     self.common.environment.as_ref(),
                     &self.budget,
+                    &self.drain,
                 )?),
             };
             let mut routes = Routes::default();

@@ -20,6 +20,7 @@ use crate::layer::deadline::{Deadline, DeadlineLayer};
 use crate::layer::headers::{FilterHeaders, FilterHeadersLayer, Params as HeaderParams};
 use crate::layer::hold::{self, HoldLayer};
 use crate::layer::metrics::{Families, ServerFamilies};
+use crate::layer::policy::{self, Glob, RestrictToolsLayer};
 use crate::layer::rejoin::{Rebuild, RejoinLayer, RejoinParams};
 use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls};
 use crate::layer::session::{SessionParams, Sessions};
@@ -37,6 +38,7 @@ pub(super) struct ServerState {
     pub(super) families: Arc<ServerFamilies>,
     pub(super) hold: HoldLayer,
     pub(super) sessions: Sessions,
+    pub(super) policy: RestrictToolsLayer,
     pub(super) rejoin: RejoinLayer,
     pub(super) retry: RetryLayer,
     /// All endpoints, behind the layer that chooses one. Clones share connections, states and turns.
@@ -105,9 +107,10 @@ impl ServerState {
                 }
                 _ => Sessions::new(common.session_params(config)),
             },
+            policy: RestrictToolsLayer::new(policy_params(config)),
             rejoin: RejoinLayer::new(rejoin_params(config)),
             retry: RetryLayer::new(retry_params(config)),
-            upstream: Balance::new(attempts, policy(config.load_balancing.policy)),
+            upstream: Balance::new(attempts, choice(config.load_balancing.policy)),
             connectors,
             _followed: secrets.into_followed(),
         })
@@ -184,6 +187,14 @@ fn hold_params(config: &Server) -> hold::Params {
     params
 }
 
+fn policy_params(config: &Server) -> policy::Params {
+    let globs = |patterns: &[String]| patterns.iter().map(|pattern| Glob::new(pattern)).collect();
+    let mut params = policy::Params::default();
+    params.include = globs(&config.tools.include);
+    params.exclude = globs(&config.tools.exclude);
+    params
+}
+
 fn rejoin_params(config: &Server) -> RejoinParams {
     let mut params = RejoinParams::default();
     params.rebuild = match config.rebuild {
@@ -194,7 +205,7 @@ fn rejoin_params(config: &Server) -> RejoinParams {
     params
 }
 
-fn policy(policy: model::Policy) -> Policy {
+fn choice(policy: model::Policy) -> Policy {
     match policy {
         model::Policy::RoundRobin => Policy::RoundRobin,
         model::Policy::Failover => Policy::Failover,
@@ -253,9 +264,7 @@ fn connector_params(pool: &Pool, tls: &Tls, connect: std::time::Duration) -> Con
     params.max_idle = pool.max_idle;
     params.streams = pool.streams;
     params.max_idle_time = pool.idle;
-    if let Some(age) = pool.max_age {
-        params.max_age = age;
-    }
+    params.max_age = pool.max_age.unwrap_or(Duration::MAX);
     params.connect = connect;
     params.tls.insecure_skip_verify = tls.insecure_skip_verify;
     params.tls.ca_file.clone_from(&tls.ca_file);

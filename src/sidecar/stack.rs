@@ -10,10 +10,13 @@ use crate::layer::credential::InjectCredentialLayer;
 use crate::layer::deadline::DeadlineLayer;
 use crate::layer::headers::FilterHeadersLayer;
 use crate::layer::inspect::InspectLayer;
+use crate::layer::limit::{self, Cap, LimitLayer};
 use crate::layer::metrics::MetricsLayer;
+use crate::layer::rate::Rate;
 use crate::layer::rescue::RescueLayer;
 use crate::layer::session::SessionLayer;
 use crate::layer::trace::TraceLayer;
+use crate::layer::wind_down::WindDownLayer;
 use crate::sidecar::front::Front;
 use crate::sidecar::router::{Route, StackRoute};
 use crate::sidecar::server::{Attempt, ServerState};
@@ -48,14 +51,21 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
     let stack = server.retry.layer(stack);
     // Outside of retry: what comes back 404 was not executed, and is no failure of an endpoint.
     let stack = server.rejoin.layer(stack);
+    // Inside of session, so that what is hidden from a call that outlives its caller stays hidden; outside of all that
+    // send, for what is refused is not sent.
+    let stack = server.policy.layer(stack);
     // Around all that only know the upstream's ids; a call that outlives its caller takes the layers above along.
     let stack = SessionLayer::new(server.sessions.clone()).layer(stack);
     // Outside of all that fail, inside of all that answer for themselves: one place writes error answers.
     let stack = RescueLayer::new().layer(stack);
     // Outside of rescue, so that what it makes of a late failure becomes an event; inside of all that may refuse.
     let stack = server.hold.layer(stack);
+    // Outside of hold, whose comments are no event; around the streams that it commits.
+    let stack = WindDownLayer::new(front.wind_down.clone()).layer(stack);
     // First of those that need to know what a request is; whoever comes before has refused who may not even be read.
     let stack = InspectLayer::new(front.inspect.clone()).layer(stack);
+    // Before a byte of the body is read, and after it is known whose share is used.
+    let stack = LimitLayer::new(limits(front, server)).layer(stack);
     // Before anything of the body is read: who does not say who it is gets no byte into memory.
     let stack = front.authenticate.layer(stack);
     // First of all that refuse, for it costs least.
@@ -65,4 +75,19 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
     // Outermost, so that every log line of a call stands in its span.
     let stack = TraceLayer::new().layer(stack);
     Arc::new(StackRoute::new(stack, front.peer))
+}
+
+/// What one caller may have of this server behind this listener, and all together.
+fn limits(front: &Front, server: &ServerState) -> limit::Params {
+    let mut params = limit::Params::default();
+    params.calls = Cap {
+        total: server.config.limits.concurrency,
+        each: front.config.limits.concurrency,
+        ..Cap::default()
+    };
+    params.rate_each = front
+        .config
+        .rate_limit
+        .and_then(|rate| Rate::new(rate.calls.get(), rate.per));
+    params
 }

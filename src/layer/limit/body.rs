@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -21,6 +22,12 @@ pin_project! {
 impl<B> LimitedBody<B> {
     pub(super) fn new(inner: B, permit: Option<Permit>) -> Self {
         Self { inner, permit }
+    }
+}
+
+impl<B: From<Bytes>> From<Bytes> for LimitedBody<B> {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes.into(), None)
     }
 }
 
