@@ -7,7 +7,7 @@
 //! 2. Calls have a hard cap of connections; who finds none waits a bounded time in order of arrival. Streams (GET,
 //!    `subscriptions/listen`) have a cap of their own and never take a connection from the calls' cap.
 //! 3. An answer read to its end frees its connection; an answer, or the future of one, that is dropped before closes
-//!    it. The last connection freed is the first taken. Idle ones are limited in number, idle time and age, and by
+//!    it. The last connection freed is the first taken. Idle ones are limited in number (after a moment), idle time and age, and by
 //!    what the upstream's `Keep-Alive` says; closed ones are noticed before they are used.
 //! 4. Every error is a [`Failure`](crate::error::Failure) with its cause, phase and origin.
 //! 5. A redirect (307, 308) within the same origin is followed once; any other fails. No header ever goes to another
@@ -79,6 +79,9 @@ pub struct ConnectorParams {
     pub max: usize,
     /// The most connections kept while no call needs them. Default: 20.
     pub max_idle: usize,
+    /// How long those beyond `max_idle` are kept: calls come in bursts, and to connect anew for each costs more than the
+    /// calls. Default: 1 s.
+    pub surplus_time: Duration,
     /// The most connections for streams, beside those for calls. Default: 1000.
     pub streams: usize,
     /// The most calls that wait for a connection; one more fails at once. Default: 1024.
@@ -102,6 +105,7 @@ impl Default for ConnectorParams {
         Self {
             max: 100,
             max_idle: 20,
+            surplus_time: Duration::from_secs(1),
             streams: 1000,
             max_waiting: 1024,
             connect: Duration::from_secs(10),

@@ -111,6 +111,7 @@ pub(super) struct State {
     streams: usize,
     waiting: VecDeque<oneshot::Sender<Lease>>,
     is_reaped: bool,
+    is_trimmed: bool,
 }
 
 /// The right to one connection, and the connection. Dropped, it closes the connection and lets the next one in.
@@ -217,7 +218,35 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Closes what is idle beyond `max_idle` for long enough, until nothing is.
+    async fn trim(shared: Weak<Self>, after: Duration) {
+        loop {
+            sleep(after).await;
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let mut state = shared.lock();
+            if !state.trim(Instant::now(), &shared.params) {
+                state.is_trimmed = false;
+                return;
+            }
+        }
+    }
+}
+
 impl State {
+    /// Closes the surplus, as far as it has had its time. Says whether there is still some.
+    fn trim(&mut self, now: Instant, params: &ConnectorParams) -> bool {
+        let surplus = self.idle.len().saturating_sub(params.max_idle);
+        // They stand in the order in which they were freed, so the first ones have waited longest.
+        let over = self.idle.iter().take(surplus);
+        let over = over.take_while(|idle| now.duration_since(idle.since) >= params.surplus_time);
+        let over = over.count();
+        self.idle.drain(..over);
+        over < surplus
+    }
+
     fn queue(&mut self, params: &ConnectorParams) -> Taken {
         self.waiting.retain(|waiter| !waiter.is_closed());
         if self.waiting.len() >= params.max_waiting {
@@ -230,8 +259,7 @@ impl State {
 
     fn keep(&mut self, connection: Connection, shared: &Arc<Shared>) {
         let params = &shared.params;
-        let has_room =
-            self.idle.len() < params.max_idle && self.calls + self.idle.len() < params.max;
+        let has_room = params.max_idle > 0 && self.calls + self.idle.len() < params.max;
         if !has_room || connection.sender.is_closed() {
             return;
         }
@@ -239,14 +267,22 @@ impl State {
             connection,
             since: Instant::now(),
         });
-        if self.is_reaped {
+        let has_surplus = self.idle.len() > params.max_idle;
+        if self.is_reaped && (self.is_trimmed || !has_surplus) {
             return;
         }
-        // Without a runtime, as when a body is dropped after its end, the next one starts it.
-        if let Ok(runtime) = Handle::try_current() {
+        // Without a runtime, as when a body is dropped after its end, the next one starts them.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if !self.is_reaped {
             let every = params.max_idle_time.min(REAP_EVERY);
             runtime.spawn(Shared::reap(Arc::downgrade(shared), every));
             self.is_reaped = true;
+        }
+        if has_surplus && !self.is_trimmed {
+            runtime.spawn(Shared::trim(Arc::downgrade(shared), params.surplus_time));
+            self.is_trimmed = true;
         }
     }
 }

@@ -380,14 +380,12 @@ async fn s0_22_idle_connections_are_capped() {
     let defaults = ConnectorParams::default();
     assert_eq!((defaults.max, defaults.max_idle), (100, 20));
     let server = Server::answering(OK).await;
-    let connector = server.connector(|p| p.max_idle = 2);
-    let mut answers = Vec::new();
-    for _ in 0..4 {
-        answers.push(ask(&connector, post("{}")).await);
-    }
-    for answer in answers {
-        read(answer).await;
-    }
+    let connector = server.connector(|p| {
+        p.max_idle = 2;
+        p.surplus_time = Duration::from_millis(10);
+    });
+    burst(&connector).await;
+    until(|| connector.stats().open == 2).await;
     assert_eq!(
         connector.stats(),
         ConnectorStats {
@@ -396,6 +394,29 @@ async fn s0_22_idle_connections_are_capped() {
             ..Default::default()
         }
     );
+}
+
+#[tokio::test]
+async fn rule_3_a_burst_does_not_connect_anew_for_the_next() {
+    let server = Server::answering(OK).await;
+    let connector = server.connector(|p| p.max_idle = 2);
+    burst(&connector).await;
+    burst(&connector).await;
+    assert_eq!(server.accepted(), 4);
+    let none = server.connector(|p| p.max_idle = 0);
+    read(ask(&none, post("{}")).await).await;
+    assert_eq!(none.stats(), ConnectorStats::default());
+}
+
+/// Four calls at once.
+async fn burst(connector: &Connector) {
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        answers.push(ask(connector, post("{}")).await);
+    }
+    for answer in answers {
+        read(answer).await;
+    }
 }
 
 #[tokio::test]
