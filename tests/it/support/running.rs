@@ -1,0 +1,125 @@
+//! A whole sidecar inside the test, from YAML.
+
+use std::net::SocketAddr;
+
+use outrigger::config::{Config, Loaded, Reload};
+use outrigger::sidecar::{AdminPorts, Handle, Sidecar};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::client::{Answered, Request};
+use super::{Connection, soon};
+
+/// A sidecar that serves. Dropping it stops it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Where its first listener listens.
+    pub(crate) address: SocketAddr,
+    /// Where health, metrics and status are.
+    pub(crate) admin: SocketAddr,
+    /// Where the control port is.
+    pub(crate) control: SocketAddr,
+    /// Reloads and drains it.
+    pub(crate) handle: Handle,
+    listen: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// Starts a sidecar. Whatever the text does not say about listening is port 0 of loopback.
+pub(crate) async fn sidecar(yaml: &str) -> Running {
+    let loaded = load(yaml);
+    let listen = loaded.config.listeners[0].listen;
+    let bound = Sidecar::build(&loaded)
+        .unwrap()
+        .bind(AdminPorts::AsConfigured)
+        .await
+        .unwrap();
+    let addresses = bound.addresses();
+    Running {
+        address: addresses[0],
+        admin: bound.admin_address().unwrap(),
+        control: bound.control_address().unwrap(),
+        handle: bound.handle(),
+        listen,
+        task: tokio::spawn(bound.run()),
+    }
+}
+
+/// Reads a configuration, with port 0 wherever it does not say.
+pub(crate) fn load(yaml: &str) -> Loaded {
+    match Config::from_text("test.yaml", on_free_ports(yaml).as_bytes()) {
+        Ok(loaded) => loaded,
+        Err(report) => panic!("{report}"),
+    }
+}
+
+/// The text, with port 0 wherever it does not say. It must not say anything about observability but in `log`.
+pub(crate) fn on_free_ports(yaml: &str) -> String {
+    let mut text = yaml.to_owned();
+    for (key, section) in [
+        ("listeners:", "listeners: [{listen: '127.0.0.1:0'}]"),
+        ("control:", "control: {listen: '127.0.0.1:0'}"),
+        (
+            "observability:",
+            "observability: {metrics: {listen: '127.0.0.1:0'}}",
+        ),
+    ] {
+        if !yaml.lines().any(|line| line.starts_with(key)) {
+            text = format!("{text}\n{section}\n");
+        }
+    }
+    text
+}
+
+impl Running {
+    /// Goes over to another configuration.
+    pub(crate) fn reload(&self, yaml: &str) {
+        let loaded = load(yaml);
+        assert_eq!(loaded.config.listeners[0].listen, self.listen);
+        self.handle.reload(&Reload::Good(loaded.into()));
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub(crate) async fn fetch(&self, request: &Request) -> Answered {
+        request.fetch(self.address).await
+    }
+
+    /// The status page.
+    pub(crate) async fn status(&self) -> Value {
+        Request::get("/status").fetch(self.admin).await.json()
+    }
+
+    /// The metrics' text.
+    pub(crate) async fn metrics(&self) -> String {
+        Request::get("/metrics").fetch(self.admin).await.text()
+    }
+
+    /// The sum of all samples of a family whose labels hold that text.
+    pub(crate) async fn metric(&self, family: &str, labels: &str) -> f64 {
+        let text = self.metrics().await;
+        text.lines()
+            .filter(|line| {
+                let rest = line.strip_prefix(family);
+                rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(labels)
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Whether the listener takes connections.
+    pub(crate) async fn accepts(&self) -> bool {
+        Connection::open(self.address).await.is_ok()
+    }
+
+    /// Drains it, and waits until that is over.
+    pub(crate) async fn stop(mut self) {
+        self.handle.drain();
+        soon("the end of the drain", &mut self.task).await.unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
