@@ -111,6 +111,8 @@ struct Connection {
     /// The tick at which it began to do so.
     since: AtomicU32,
     cut: AtomicBool,
+    stop: AtomicBool,
+    /// One for both: what a connection waits for beside its caller costs each of its polls.
     wake: Notify,
 }
 
@@ -138,6 +140,7 @@ impl Connections {
             doing: AtomicU8::new(FIRST_BYTE),
             since: AtomicU32::new(self.tick.load(Ordering::Relaxed)),
             cut: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
             wake: Notify::new(),
         });
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -170,6 +173,12 @@ impl Connections {
         }
     }
 
+    fn stop_all(&self) {
+        for connection in self.lock().values() {
+            connection.stop();
+        }
+    }
+
     fn cut_all(&self) {
         for connection in self.lock().values() {
             connection.cut();
@@ -178,6 +187,11 @@ impl Connections {
 }
 
 impl Connection {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
     fn cut(&self) {
         self.cut.store(true, Ordering::Relaxed);
         self.wake.notify_one();
@@ -266,8 +280,7 @@ pub async fn serve<A: Answer>(
             match accepted {
                 Ok((stream, peer, permit)) => {
                     let registered = connections.add();
-                    let serving =
-                        serve_connection(stream, peer, answer.clone(), registered, drain.clone());
+                    let serving = serve_connection(stream, peer, answer.clone(), registered);
                     tokio::spawn(async move {
                         serving.await;
                         drop(permit);
@@ -282,6 +295,7 @@ pub async fn serve<A: Answer>(
         }
     }
     drop(socket);
+    connections.stop_all();
     // All permits are back when the last connection has ended.
     let ended = permits.acquire_many(most);
     if tokio::time::timeout(grace, ended).await.is_err() {
@@ -318,7 +332,6 @@ async fn serve_connection<A: Answer>(
     peer: SocketAddr,
     answer: Arc<A>,
     registered: Registered,
-    drain: Drain,
 ) {
     // A failure here is the connection's, which shows when it is read.
     let _ = stream.set_nodelay(true);
@@ -338,10 +351,10 @@ async fn serve_connection<A: Answer>(
     http.max_buf_size(head_bytes).half_close(false);
     let mut connection =
         pin!(http.serve_connection(TokioIo::new(Watched { stream, state }), service));
-    let mut stop = pin!(drain.begun());
-    let mut stopping = false;
     loop {
         tokio::select! {
+            // Nearly always it is the caller or an answer.
+            biased;
             ended = &mut connection => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, %peer, "a connection ended with an error");
@@ -352,10 +365,9 @@ async fn serve_connection<A: Answer>(
                 if registered.connection.cut.load(Ordering::Relaxed) {
                     return;
                 }
-            }
-            () = &mut stop, if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
+                if registered.connection.stop.load(Ordering::Relaxed) {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }
