@@ -5,6 +5,7 @@ pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod call;
+pub mod catalog;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;

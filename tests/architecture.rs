@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// What every part may use: the types that hold the stack together.
 const CORE: &[&str] = &[
-    "body", "call", "clock", "error", "facts", "secret", "session",
+    "body", "call", "catalog", "clock", "error", "facts", "secret", "session",
 ];
 
 /// Each part, and what else of ours it may use. The order is that of `ARCHITECTURE.md`.

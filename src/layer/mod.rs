@@ -21,6 +21,7 @@ pub mod guard;
 pub mod headers;
 pub mod hold;
 pub mod inspect;
+pub mod learn;
 pub mod limit;
 mod media;
 #[cfg(feature = "metrics")]

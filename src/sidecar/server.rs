@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::auth::StaticCredential;
+use crate::catalog::Catalog;
 use crate::config::Environment;
 use crate::config::model::{self, Pool, Server, StaticHeader, Tls, Value};
 use crate::error::BoxError;
@@ -19,10 +20,11 @@ use crate::layer::credential::{InjectCredential, InjectCredentialLayer};
 use crate::layer::deadline::{Deadline, DeadlineLayer};
 use crate::layer::headers::{FilterHeaders, FilterHeadersLayer, Params as HeaderParams};
 use crate::layer::hold::{self, HoldLayer};
+use crate::layer::learn::LearnLayer;
 use crate::layer::metrics::{Families, ServerFamilies};
 use crate::layer::policy::{self, Glob, RestrictToolsLayer};
 use crate::layer::rejoin::{Rebuild, RejoinLayer, RejoinParams};
-use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls};
+use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls, ToolHints};
 use crate::layer::session::{SessionParams, Sessions};
 use crate::layer::timeouts::Timeouts;
 use crate::session::SessionKeys;
@@ -40,9 +42,11 @@ pub(super) struct ServerState {
     pub(super) sessions: Sessions,
     pub(super) policy: RestrictToolsLayer,
     pub(super) rejoin: RejoinLayer,
+    pub(super) learn: LearnLayer,
     pub(super) retry: RetryLayer,
     /// All endpoints, behind the layer that chooses one. Clones share connections, states and turns.
     pub(super) upstream: Balance<Attempt>,
+    catalog: Catalog,
     connectors: Vec<Connector>,
     /// Follows the files of its secrets.
     _followed: Vec<Followed>,
@@ -76,6 +80,7 @@ impl ServerState {
         common: &Common,
         before: Option<&Self>,
     ) -> Result<Self, BoxError> {
+        let catalog = before.map_or_else(Catalog::default, |before| before.catalog.clone());
         let mut secrets = Secrets::new(common.environment.as_ref());
         let headers = FilterHeadersLayer::new(header_params(config, &mut secrets)?);
         let credential = InjectCredentialLayer::new(secrets.credential(&config.auth)?);
@@ -109,7 +114,9 @@ impl ServerState {
             },
             policy: RestrictToolsLayer::new(policy_params(config)),
             rejoin: RejoinLayer::new(rejoin_params(config)),
-            retry: RetryLayer::new(retry_params(config)),
+            learn: LearnLayer::new(catalog.clone()),
+            retry: RetryLayer::new(retry_params(config, &catalog)),
+            catalog,
             upstream: Balance::new(attempts, choice(config.load_balancing.policy)),
             connectors,
             _followed: secrets.into_followed(),
@@ -213,7 +220,18 @@ fn choice(policy: model::Policy) -> Policy {
     }
 }
 
-fn retry_params(config: &Server) -> retry::Params {
+/// What a server says of its tools, as `retry` asks for it.
+struct Hints(Catalog);
+
+impl ToolHints for Hints {
+    fn is_repeatable(&self, tool: &str) -> bool {
+        self.0
+            .tool(tool)
+            .is_some_and(|tool| tool.is_read_only || tool.is_idempotent)
+    }
+}
+
+fn retry_params(config: &Server, catalog: &Catalog) -> retry::Params {
     let configured = &config.retry;
     let backoff = match configured.backoff.kind {
         model::BackoffKind::Exponential => {
@@ -234,7 +252,8 @@ fn retry_params(config: &Server) -> retry::Params {
         model::ToolCalls::Named(globs) => {
             ToolCalls::Named(globs.iter().map(|glob| glob.as_str().into()).collect())
         }
-        _ => ToolCalls::Never,
+        model::ToolCalls::Annotated => ToolCalls::Annotated(Arc::new(Hints(catalog.clone()))),
+        model::ToolCalls::Never => ToolCalls::Never,
     };
     params
 }
@@ -258,7 +277,7 @@ fn connectors(config: &Server) -> Result<Vec<Connector>, BoxError> {
         .collect()
 }
 
-fn connector_params(pool: &Pool, tls: &Tls, connect: std::time::Duration) -> ConnectorParams {
+fn connector_params(pool: &Pool, tls: &Tls, connect: Duration) -> ConnectorParams {
     let mut params = ConnectorParams::default();
     params.max = pool.max;
     params.max_idle = pool.max_idle;

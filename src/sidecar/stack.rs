@@ -49,6 +49,8 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
     let stack = server.upstream.clone();
     // Around the choice, and inside of all that must not notice that there were two attempts.
     let stack = server.retry.layer(stack);
+    // In the upstream's own form, before policy cuts anything out of it.
+    let stack = server.learn.layer(stack);
     // Outside of retry: what comes back 404 was not executed, and is no failure of an endpoint.
     let stack = server.rejoin.layer(stack);
     // Inside of session, so that what is hidden from a call that outlives its caller stays hidden; outside of all that
