@@ -100,7 +100,7 @@ impl Outcome {
     /// What a status alone says.
     pub(super) fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {
-            ..400 => Self::Ok,
+            0..=399 => Self::Ok,
             401 | 403 => Self::Auth,
             429 => Self::RateLimited,
             502..=504 => Self::Unavailable,
