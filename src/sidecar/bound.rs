@@ -1,16 +1,23 @@
 //! A sidecar whose sockets are bound: it serves until a drain is over.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 
 use crate::admin::{Admin, Command, Control};
 use crate::sidecar::router::Router;
 use crate::sidecar::{Handle, Shared};
 use crate::transport::listener::{Drain, Limits, serve};
+
+/// How long upstreams may take to hear what was cancelled at the end of a drain.
+const TELLING: Duration = Duration::from_secs(1);
+/// How often it is looked whether they have.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct BoundListener {
@@ -96,6 +103,7 @@ impl Bound {
     pub async fn run(self) {
         self.admin.started();
         let drain = self.shared.drain.clone();
+        let shared = self.shared;
         let mut serving = tokio::task::JoinSet::new();
         for listener in self.listeners {
             serving.spawn(serve(
@@ -122,9 +130,42 @@ impl Bound {
             open,
             Duration::ZERO,
         );
+        let calls = async {
+            drain.begun().await;
+            let mut grace = pin!(tokio::time::sleep(self.grace));
+            while serving.join_next().await.is_some() {}
+            end_detached(&shared, grace.as_mut()).await;
+        };
         tokio::select! {
-            () = async { while serving.join_next().await.is_some() {} } => {}
+            () = calls => {}
             ((), ()) = async { tokio::join!(admin, control) } => {}
         }
     }
+}
+
+/// Lets the calls that outlived their callers end, as the grace lets others; then cancels what is left, and waits until
+/// its upstreams were told.
+async fn end_detached(shared: &Shared, grace: Pin<&mut Sleep>) {
+    let servers: Vec<_> = shared.lock().servers.values().cloned().collect();
+    let ended = async {
+        for server in &servers {
+            server.sessions.detached().idle().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = ended => {}
+        () = grace => {}
+    }
+    for server in &servers {
+        server.sessions.detached().close();
+    }
+    let told = async {
+        // Whoever is dropped tells its upstream from a task of its own, which has to begin first.
+        tokio::time::sleep(LOOK_AGAIN).await;
+        while servers.iter().any(|server| server.is_calling()) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = tokio::time::timeout(TELLING, told).await;
 }

@@ -8,8 +8,9 @@
 //!    page. A server and a listener whose sections did not change keep their stack; calls that have begun keep theirs in
 //!    any case; what belongs to a server's name (sessions, metrics, connections to the same place) outlives it.
 //! 3. Listeners are bound once. A reload that moves, adds or drops one is refused until a restart, and says so.
-//! 4. Drain: readiness off, no new connections, idle ones closed, calls may end within `shutdown.grace`, streams are
-//!    ended at an event's boundary.
+//! 4. Drain: readiness off, no new connections, idle ones closed, calls may end within `shutdown.grace`, those that
+//!    outlived their callers too, and streams are ended at an event's boundary. What is left then is cut, and its
+//!    upstream is told as for any cancel.
 //!
 //! The stack itself is `stack.rs`.
 

@@ -141,6 +141,12 @@ impl ServerState {
             .any(|endpoint| endpoint.aside.is_none())
     }
 
+    /// Whether something is being sent, or waits for an answer.
+    pub(super) fn is_calling(&self) -> bool {
+        let mut stats = self.connectors.iter().map(Connector::stats);
+        stats.any(|stats| stats.in_use + stats.waiting > 0)
+    }
+
     /// Its connections, by what they do.
     pub(super) fn connections(&self) -> [(&'static str, usize); 4] {
         let mut sums = [("idle", 0), ("in_use", 0), ("stream", 0), ("waiting", 0)];
