@@ -8,5 +8,6 @@
     reason = "a test that cannot go on must stop where it stands"
 )]
 
+mod hostile;
 mod pass_through;
 mod support;

@@ -1,0 +1,8 @@
+//! What a running sidecar does when peers leave, hang, or mean harm: whole stack, real sockets, byte-wise peers.
+//!
+//! Time is the tests' own: [`rig::skip`] moves it. Peers are plain sockets, so that each byte is a test's decision.
+
+mod cancel;
+mod peer;
+mod rig;
+mod wire;
