@@ -114,7 +114,7 @@ class Processes:
     def sidecar(self, name: str, binary: Path, upstream: str) -> tuple[Process, int]:
         """`outrigger run` in front of a server, and the port that it chose."""
         process = self.start(name, [binary, "run", "--listen", "127.0.0.1:0", upstream])
-        return process, int(process.await_line(r"http://127\.0\.0\.1:(\d+)")[1])
+        return process, int(process.await_line(r"listening on http://127\.0\.0\.1:(\d+)")[1])
 
     def stop_all(self) -> None:
         enders = [threading.Thread(target=process.stop, args=(2,)) for process in self._all]

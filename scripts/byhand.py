@@ -1,8 +1,10 @@
-"""A long silent call, watched byte by byte: what an SDK would hide."""
+"""An MCP client by hand, for what an SDK would hide: when bytes come, and that a session was lost."""
 
+import concurrent.futures
 import http.client
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -66,6 +68,10 @@ class Peer:
         self.headers["MCP-Protocol-Version"] = LEGACY
         self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
+    def call(self, tool: str, arguments: dict, answer_id: str = "call-1") -> Answer:
+        params = {"name": tool, "arguments": arguments}
+        return self.post({"jsonrpc": "2.0", "id": answer_id, "method": "tools/call", "params": params})
+
 
 def watch(what: str, url: str, modern: bool, seconds: float) -> list[str]:
     """Calls `slow` and says what was wrong: headers come soon, comments on the way, the result at the end."""
@@ -87,3 +93,30 @@ def watch(what: str, url: str, modern: bool, seconds: float) -> list[str]:
     except (OSError, http.client.HTTPException) as error:
         return [f"{what}: {error!r} after {time.monotonic() - started:.0f} s"]
     return answer.complaints(what, "slow-1")
+
+
+def outlive_restart(
+    what: str, direct_url: str, proxied_url: str, restart: Callable[[], None], sessions: int
+) -> list[str]:
+    """Legacy sessions call a tool after their server was restarted: each call succeeds and is executed once."""
+    control, peers = Peer(direct_url), [Peer(proxied_url) for _ in range(sessions)]
+    found = []
+    try:
+        with concurrent.futures.ThreadPoolExecutor(sessions) as pool:
+            for peer in (control, *peers):
+                peer.initialize()
+            restart()
+            if (lost := control.call("echo", {"text": "lost"})).status != 404:
+                found.append(f"{what}: without the sidecar a lost session is answered {lost.status}, not 404")
+            answers = list(pool.map(lambda peer: peer.call("echo", {"text": "again"}), peers))
+        failed = [answer for answer in answers if answer.status != 200 or "echo:again" not in answer.text]
+        if failed:
+            found.append(f"{what}: {len(failed)} of {sessions} calls failed: {failed[0].status} {failed[0].text[:200]}")
+        fresh = Peer(direct_url)
+        fresh.initialize()
+        counted = fresh.call("count_calls", {}).text
+        if f'\\"echo\\":{sessions}' not in counted.replace(" ", ""):
+            found.append(f"{what}: expected {sessions} executions, the server counts {counted[-200:]!r}")
+    except (OSError, http.client.HTTPException) as error:
+        found.append(f"{what}: {error!r}")
+    return found
