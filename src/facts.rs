@@ -258,6 +258,7 @@ impl fmt::Debug for Facts {
 ///
 /// Put into the extensions of a request only where it says something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pin {
     /// The endpoint that holds the session.
     pub endpoint: Option<u32>,

@@ -37,7 +37,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the sidecar: in front of one URL, from a file, or from MCP_REMOTE_* variables
+    /// Run the sidecar: in front of one URL, from a file, or from `MCP_REMOTE_*` variables
     Run(run::Arguments),
     /// Check a configuration file; nothing is sent or changed
     Check(check::Arguments),

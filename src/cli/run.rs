@@ -217,10 +217,13 @@ async fn follow(
         let mut drains = 0;
         loop {
             match signals.next(&mut commands).await {
-                Command::Reload => match &watch {
-                    Some(watch) => watch.reread(),
-                    None => tracing::warn!("there is no configuration file to read again"),
-                },
+                Command::Reload => {
+                    if let Some(watch) = &watch {
+                        watch.reread();
+                    } else {
+                        tracing::warn!("there is no configuration file to read again");
+                    }
+                }
                 Command::LogLevel(level) => {
                     if let Some(level) = LogLevel::parse(&level) {
                         levels.set(level);
@@ -278,7 +281,7 @@ async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn asked(commands: &mut Option<mpsc::Receiver<Command>>) -> Command {

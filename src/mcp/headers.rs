@@ -28,11 +28,10 @@ const CLOSE: &str = "?=";
 /// `value` as a header carries it: itself, or wrapped.
 #[must_use]
 pub fn encode(value: &str) -> Cow<'_, str> {
-    let plain = value.bytes().all(|byte| (0x20..0x7f).contains(&byte))
-        && !value.starts_with(' ')
-        && !value.ends_with(' ')
-        && !(value.starts_with(OPEN) && value.ends_with(CLOSE));
-    if plain {
+    let is_visible = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let has_space_at_an_end = value.starts_with(' ') || value.ends_with(' ');
+    let looks_wrapped = value.starts_with(OPEN) && value.ends_with(CLOSE);
+    if is_visible && !has_space_at_an_end && !looks_wrapped {
         Cow::Borrowed(value)
     } else {
         Cow::Owned(format!("{OPEN}{}{CLOSE}", STANDARD.encode(value)))

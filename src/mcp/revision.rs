@@ -6,6 +6,10 @@ use std::fmt;
 ///
 /// Specification: 2026-07-28, basic/versioning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "there are two eras, and callers must treat both"
+)]
 pub enum Era {
     /// `initialize` opens a session: 2025-11-25 and before.
     Legacy,

@@ -37,9 +37,11 @@ impl Front {
         let mut secrets = Secrets::new(environment);
         let authenticate =
             AuthenticateLayer::new(Inbound::build(&listener.inbound_auth, &mut secrets)?);
-        let mut inspect = inspect::Params::default();
-        inspect.max_body = listener.max_body_bytes;
-        inspect.budget = budget.clone();
+        let inspect = inspect::Params {
+            max_body: listener.max_body_bytes,
+            budget: budget.clone(),
+            ..inspect::Params::default()
+        };
         let guard = guard_params(listener)?;
         let peer = if guard.allow_from.is_empty() {
             Peer::Untold
@@ -59,21 +61,23 @@ impl Front {
 }
 
 fn guard_params(listener: &Listener) -> Result<guard::Params, BoxError> {
-    let mut params = guard::Params::default();
-    params.reach = if listener.listen.ip().is_loopback() {
-        Reach::Loopback
-    } else {
-        Reach::Others
-    };
-    params.allowed_origins = Names::of(&listener.allowed_origins);
-    params.allowed_hosts = Names::of(&listener.allowed_hosts);
-    params.allow_from = listener
-        .allow_from
-        .iter()
-        .map(network)
-        .collect::<Result<_, _>>()?;
-    params.max_body = listener.max_body_bytes.try_into().unwrap_or(u64::MAX);
-    Ok(params)
+    let is_loopback = listener.listen.ip().is_loopback();
+    Ok(guard::Params {
+        reach: if is_loopback {
+            Reach::Loopback
+        } else {
+            Reach::Others
+        },
+        allowed_origins: Names::of(&listener.allowed_origins),
+        allowed_hosts: Names::of(&listener.allowed_hosts),
+        allow_from: listener
+            .allow_from
+            .iter()
+            .map(network)
+            .collect::<Result<_, _>>()?,
+        max_body: listener.max_body_bytes.try_into().unwrap_or(u64::MAX),
+        ..guard::Params::default()
+    })
 }
 
 fn network(configured: &Network) -> Result<guard::Network, BoxError> {

@@ -68,11 +68,14 @@ struct Shared {
     generation: Mutex<Generation>,
 }
 
+/// Each server by its name.
+type Servers = BTreeMap<String, Arc<ServerState>>;
+
 /// What the configuration of now was made into.
 struct Generation {
     config: Config,
     digest: u64,
-    servers: BTreeMap<String, Arc<ServerState>>,
+    servers: Servers,
     listeners: Vec<Arc<Router>>,
     fronts: Vec<Arc<Front>>,
     stacks: Vec<Stack>,
@@ -227,7 +230,7 @@ impl Handle {
         match reload {
             Reload::Good(loaded) => match self.shared.put_in_place(&loaded.config, loaded.digest) {
                 Ok(()) => {
-                    tracing::info!(digest = format_args!("{:016x}", loaded.digest), "reloaded")
+                    tracing::info!(digest = format_args!("{:016x}", loaded.digest), "reloaded");
                 }
                 Err(error) => self.shared.refuse(&error.to_string()),
             },
@@ -267,36 +270,11 @@ impl Shared {
         if places(config) != places(&generation.config) {
             return Err("listeners were moved, added or dropped: that takes a restart".into());
         }
-        let mut servers = BTreeMap::new();
-        for server in &config.servers {
-            let before = generation.servers.get(&server.name);
-            let state = match before {
-                Some(before) if before.config == *server => before.clone(),
-                _ => Arc::new(ServerState::build(
-                    server,
-                    &self.common,
-                    before.map(AsRef::as_ref),
-                )?),
-            };
-            servers.insert(server.name.clone(), state);
-        }
+        let servers = self.servers(config, &generation)?;
+        let fronts = self.fronts(config, &generation)?;
         let mut stacks = Vec::new();
         let mut tables = Vec::new();
-        let mut fronts = Vec::new();
-        for listener in &config.listeners {
-            let kept = generation
-                .fronts
-                .iter()
-                .find(|front| front.config == *listener);
-            let front = match kept {
-                Some(front) => front.clone(),
-                None => Arc::new(Front::build(
-                    listener,
-                    self.common.environment.as_ref(),
-                    &self.budget,
-                    &self.drain,
-                )?),
-            };
+        for (listener, front) in config.listeners.iter().zip(&fronts) {
             let mut routes = Routes::default();
             for server in &config.servers {
                 let Some(state) = servers.get(&server.name) else {
@@ -307,7 +285,7 @@ impl Shared {
                     .iter()
                     .find(|stack| stack.listener == *listener && stack.server == *server);
                 let route =
-                    kept.map_or_else(|| stack::route(&front, state), |stack| stack.route.clone());
+                    kept.map_or_else(|| stack::route(front, state), |stack| stack.route.clone());
                 mount(
                     &mut routes,
                     listener,
@@ -322,7 +300,6 @@ impl Shared {
                 });
             }
             tables.push(routes);
-            fronts.push(front);
         }
         for (router, routes) in generation.listeners.iter().zip(tables) {
             router.swap(routes);
@@ -335,6 +312,44 @@ impl Shared {
         generation.refused = None;
         self.gauges.reloaded();
         Ok(())
+    }
+
+    /// The servers of `config`: kept where their section is as it was, made anew otherwise.
+    fn servers(&self, config: &Config, generation: &Generation) -> Result<Servers, BoxError> {
+        let mut servers = BTreeMap::new();
+        for server in &config.servers {
+            let before = generation.servers.get(&server.name);
+            let state = match before {
+                Some(before) if before.config == *server => before.clone(),
+                _ => Arc::new(ServerState::build(
+                    server,
+                    &self.common,
+                    before.map(AsRef::as_ref),
+                )?),
+            };
+            servers.insert(server.name.clone(), state);
+        }
+        Ok(servers)
+    }
+
+    /// What stands in front of them, listener by listener, likewise.
+    fn fronts(
+        &self,
+        config: &Config,
+        generation: &Generation,
+    ) -> Result<Vec<Arc<Front>>, BoxError> {
+        let front = |listener: &Listener| {
+            let kept = generation
+                .fronts
+                .iter()
+                .find(|front| front.config == *listener);
+            if let Some(front) = kept {
+                return Ok(front.clone());
+            }
+            let environment = self.common.environment.as_ref();
+            Front::build(listener, environment, &self.budget, &self.drain).map(Arc::new)
+        };
+        config.listeners.iter().map(front).collect()
     }
 
     fn refuse(&self, why: &str) {

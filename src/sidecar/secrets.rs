@@ -27,7 +27,7 @@ pub(super) struct Secrets<'a> {
 pub(super) struct Followed {
     _rereads: Watch,
     _hints: FileWatch,
-    pokes: JoinHandle<()>,
+    following: JoinHandle<()>,
 }
 
 impl Followed {
@@ -35,7 +35,7 @@ impl Followed {
         let hints = FileWatch::new(path);
         let mut changes = hints.receiver();
         let poked = cell.clone();
-        let pokes = tokio::spawn(async move {
+        let following = tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 poked.poke();
             }
@@ -43,14 +43,14 @@ impl Followed {
         Self {
             _rereads: cell.watch(REREAD),
             _hints: hints,
-            pokes,
+            following,
         }
     }
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.pokes.abort();
+        self.following.abort();
     }
 }
 

@@ -30,7 +30,9 @@ use crate::layer::timeouts::Timeouts;
 use crate::session::SessionKeys;
 use crate::sidecar::secrets::{Followed, Secrets};
 use crate::sidecar::stack;
-use crate::transport::connector::{Connector, ConnectorParams, Endpoint, PlaintextPolicy};
+use crate::transport::connector::{
+    Connector, ConnectorParams, Endpoint, PlaintextPolicy, TlsParams,
+};
 use crate::transport::dialect::Dialect;
 
 /// One server.
@@ -173,6 +175,7 @@ impl ServerState {
             .collect();
         let sessions = self.sessions.stats();
         json!({
+            "latencyMs": self.families.latency().map(|span| span.as_secs_f64() * 1000.0),
             "endpoints": endpoints,
             "sessions": { "active": sessions.active, "opened": sessions.opened, "detached": sessions.detached },
         })
@@ -180,7 +183,7 @@ impl ServerState {
 }
 
 fn endpoint(connector: &Connector, state: EndpointState) -> Json {
-    let stats = connector.stats();
+    let connections = connector.stats();
     json!({
         "origin": &**connector.endpoint().origin(),
         "state": if state.aside.is_some() { "aside" } else { "available" },
@@ -188,34 +191,37 @@ fn endpoint(connector: &Connector, state: EndpointState) -> Json {
         "asideForMs": state.aside.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         "callsInFlight": state.in_flight,
         "connections": {
-            "open": stats.open, "idle": stats.idle, "inUse": stats.in_use,
-            "streams": stats.streams, "waiting": stats.waiting,
+            "open": connections.open, "idle": connections.idle, "inUse": connections.in_use,
+            "streams": connections.streams, "waiting": connections.waiting,
         },
     })
 }
 
 fn hold_params(config: &Server) -> hold::Params {
-    let mut params = hold::Params::default();
-    params.hold = config.timeouts.hold.unwrap_or(Duration::MAX);
-    params
+    hold::Params {
+        hold: config.timeouts.hold.unwrap_or(Duration::MAX),
+        ..hold::Params::default()
+    }
 }
 
 fn policy_params(config: &Server) -> policy::Params {
     let globs = |patterns: &[String]| patterns.iter().map(|pattern| Glob::new(pattern)).collect();
-    let mut params = policy::Params::default();
-    params.include = globs(&config.tools.include);
-    params.exclude = globs(&config.tools.exclude);
-    params
+    policy::Params {
+        include: globs(&config.tools.include),
+        exclude: globs(&config.tools.exclude),
+        ..policy::Params::default()
+    }
 }
 
 fn rejoin_params(config: &Server) -> RejoinParams {
-    let mut params = RejoinParams::default();
-    params.rebuild = match config.rebuild {
-        model::Rebuild::Auto => Rebuild::Auto,
-        model::Rebuild::Never => Rebuild::Never,
-    };
-    params.time = config.timeouts.request;
-    params
+    RejoinParams {
+        rebuild: match config.rebuild {
+            model::Rebuild::Auto => Rebuild::Auto,
+            model::Rebuild::Never => Rebuild::Never,
+        },
+        time: config.timeouts.request,
+        ..RejoinParams::default()
+    }
 }
 
 fn choice(policy: model::Policy) -> Policy {
@@ -245,23 +251,24 @@ fn retry_params(config: &Server, catalog: &Catalog) -> retry::Params {
         }
         model::BackoffKind::Fixed => Backoff::fixed(configured.backoff.initial),
     };
-    let mut params = retry::Params::default();
-    params.max_attempts = configured.max_attempts;
-    params.backoff = if configured.backoff.jitter {
-        backoff
-    } else {
-        backoff.without_jitter()
-    };
-    params.budget = Budget::new(configured.budget.percent, configured.budget.min_per_second);
-    params.timeouts = timeouts(config);
-    params.tool_calls = match &configured.tool_calls {
-        model::ToolCalls::Named(globs) => {
-            ToolCalls::Named(globs.iter().map(|glob| glob.as_str().into()).collect())
-        }
-        model::ToolCalls::Annotated => ToolCalls::Annotated(Arc::new(Hints(catalog.clone()))),
-        model::ToolCalls::Never => ToolCalls::Never,
-    };
-    params
+    retry::Params {
+        max_attempts: configured.max_attempts,
+        backoff: if configured.backoff.jitter {
+            backoff
+        } else {
+            backoff.without_jitter()
+        },
+        budget: Budget::new(configured.budget.percent, configured.budget.min_per_second),
+        timeouts: timeouts(config),
+        tool_calls: match &configured.tool_calls {
+            model::ToolCalls::Named(globs) => {
+                ToolCalls::Named(globs.iter().map(|glob| glob.as_str().into()).collect())
+            }
+            model::ToolCalls::Annotated => ToolCalls::Annotated(Arc::new(Hints(catalog.clone()))),
+            model::ToolCalls::Never => ToolCalls::Never,
+        },
+        ..retry::Params::default()
+    }
 }
 
 fn connectors(config: &Server) -> Result<Vec<Connector>, BoxError> {
@@ -284,16 +291,20 @@ fn connectors(config: &Server) -> Result<Vec<Connector>, BoxError> {
 }
 
 fn connector_params(pool: &Pool, tls: &Tls, connect: Duration) -> ConnectorParams {
-    let mut params = ConnectorParams::default();
-    params.max = pool.max;
-    params.max_idle = pool.max_idle;
-    params.streams = pool.streams;
-    params.max_idle_time = pool.idle;
-    params.max_age = pool.max_age.unwrap_or(Duration::MAX);
-    params.connect = connect;
-    params.tls.insecure_skip_verify = tls.insecure_skip_verify;
-    params.tls.ca_file.clone_from(&tls.ca_file);
-    params
+    let mut trust = TlsParams::default().with_insecure_skip_verify(tls.insecure_skip_verify);
+    if let Some(file) = &tls.ca_file {
+        trust = trust.with_ca_file(file);
+    }
+    ConnectorParams {
+        max: pool.max,
+        max_idle: pool.max_idle,
+        streams: pool.streams,
+        max_idle_time: pool.idle,
+        max_age: pool.max_age.unwrap_or(Duration::MAX),
+        connect,
+        tls: trust,
+        ..ConnectorParams::default()
+    }
 }
 
 /// What the timeouts of a configuration are to the layers.

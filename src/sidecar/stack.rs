@@ -81,15 +81,16 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
 
 /// What one caller may have of this server behind this listener, and all together.
 fn limits(front: &Front, server: &ServerState) -> limit::Params {
-    let mut params = limit::Params::default();
-    params.calls = Cap {
-        total: server.config.limits.concurrency,
-        each: front.config.limits.concurrency,
-        ..Cap::default()
-    };
-    params.rate_each = front
-        .config
-        .rate_limit
-        .and_then(|rate| Rate::new(rate.calls.get(), rate.per));
-    params
+    limit::Params {
+        calls: Cap {
+            total: server.config.limits.concurrency,
+            each: front.config.limits.concurrency,
+            ..Cap::default()
+        },
+        rate_each: front
+            .config
+            .rate_limit
+            .and_then(|rate| Rate::new(rate.calls.get(), rate.per)),
+        ..limit::Params::default()
+    }
 }

@@ -52,7 +52,7 @@ impl Default for Limits {
             connections: 10_000,
             first_byte: Duration::from_secs(10),
             head: Duration::from_secs(10),
-            idle: Duration::from_secs(300),
+            idle: Duration::from_mins(5),
             head_bytes: 64 * 1024,
         }
     }

@@ -279,10 +279,6 @@ fn note(facts: &Facts, call: &Call) {
 const USUAL_ACCEPT: &str = "application/json, text/event-stream";
 
 /// `Content-Type` is JSON, and `Accept` takes what an MCP server may answer with; absent ones count as fitting.
-#[expect(
-    clippy::result_large_err,
-    reason = "built once per refused request, never passed up a deep stack"
-)]
 fn media_types(headers: &HeaderMap) -> Result<(), Failure> {
     if let Some(content_type) = headers.get(header::CONTENT_TYPE)
         && !is_json(content_type.as_bytes())

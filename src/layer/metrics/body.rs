@@ -15,6 +15,7 @@ use crate::facts::Facts;
 use crate::layer::metrics::families::{Label, ServerFamilies};
 use crate::layer::metrics::outcome::{Outcome, may_be_an_error};
 use crate::mcp::method::{self, Class};
+use crate::mcp::revision::Era;
 
 /// The most bytes of a JSON answer, or of one event, that are looked at.
 const LOOKED_AT: usize = 64 * 1024;
@@ -73,6 +74,9 @@ impl Observer {
     /// The answer's head has come.
     pub(super) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = status;
+        if self.facts.endpoint().is_some() && !self.is_stream {
+            self.families.answered_after(self.facts.started().elapsed());
+        }
         let is_listen =
             self.facts.method().flatten().map(method::Method::class) == Some(Class::Listen);
         if is_listen && !self.is_stream {
@@ -189,7 +193,7 @@ impl Observer {
             server = %self.families.server(),
             method = label.as_str(),
             tool = self.facts.tool(),
-            era = self.facts.era().map(|era| era.as_str()),
+            era = self.facts.era().map(Era::as_str),
             principal = self.facts.caller().and_then(|caller| caller.principal()).map(|name| &**name),
             endpoint = self.facts.endpoint(),
             attempts = self.facts.attempts(),

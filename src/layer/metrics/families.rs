@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -100,6 +102,7 @@ impl Families {
                 .take(Method::ALL.len() + 3)
                 .collect(),
             tools: RwLock::default(),
+            latency: AtomicU64::new(0),
             families: self.clone(),
             server,
         })
@@ -152,6 +155,8 @@ pub struct ServerFamilies {
     pub(super) events: IntCounter,
     paths: Vec<Path>,
     tools: RwLock<HashMap<Box<str>, Arc<Tool>>>,
+    /// The mean time to the first answer in microseconds, an eighth of it from the newest call; 0 before the first.
+    latency: AtomicU64,
 }
 
 impl ServerFamilies {
@@ -166,6 +171,25 @@ impl ServerFamilies {
     pub fn tools(&self) -> Vec<String> {
         let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
         tools.keys().map(ToString::to_string).collect()
+    }
+
+    /// How long the first answer takes of late, if there was any.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        let micros = self.latency.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Notes how long a first answer took. Two at once may lose one of them, which a mean bears.
+    pub(super) fn answered_after(&self, span: Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+        let before = self.latency.load(Ordering::Relaxed);
+        let mean = if before == 0 {
+            micros
+        } else {
+            before - before / 8 + micros / 8
+        };
+        self.latency.store(mean.max(1), Ordering::Relaxed);
     }
 
     /// Counts a call that has ended.
