@@ -4,6 +4,8 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
+/// The `Accept` that nearly every client sends, so that it need not be taken apart.
+pub(crate) const USUAL_ACCEPT: &str = "application/json, text/event-stream";
 
 /// Whether the body is one JSON message.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {

@@ -200,7 +200,8 @@ fn accepts_events(headers: &HeaderMap) -> bool {
     let name = media::EVENT_STREAM.as_bytes();
     headers.get_all(ACCEPT).iter().any(|value| {
         let value = value.as_bytes();
-        memchr::memmem::find(value, name).is_some()
+        value == media::USUAL_ACCEPT.as_bytes()
+            || memchr::memmem::find(value, name).is_some()
             || value
                 .windows(name.len())
                 .any(|part| part.eq_ignore_ascii_case(name))

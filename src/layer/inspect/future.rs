@@ -18,6 +18,7 @@ use crate::error::{self, Addressee, BoxError, Cause, Failure};
 use crate::facts::Facts;
 use crate::layer::inspect::budget::Held;
 use crate::layer::inspect::{Params, judge};
+use crate::layer::media;
 use crate::mcp::method::Method;
 
 pin_project! {
@@ -275,9 +276,6 @@ fn note(facts: &Facts, call: &Call) {
     }
 }
 
-/// What nearly every client sends, so that it need not be taken apart.
-const USUAL_ACCEPT: &str = "application/json, text/event-stream";
-
 /// `Content-Type` is JSON, and `Accept` takes what an MCP server may answer with; absent ones count as fitting.
 fn media_types(headers: &HeaderMap) -> Result<(), Failure> {
     if let Some(content_type) = headers.get(header::CONTENT_TYPE)
@@ -287,7 +285,7 @@ fn media_types(headers: &HeaderMap) -> Result<(), Failure> {
     }
     if headers
         .get(header::ACCEPT)
-        .is_some_and(|accept| accept == USUAL_ACCEPT)
+        .is_some_and(|accept| accept == media::USUAL_ACCEPT)
     {
         return Ok(());
     }

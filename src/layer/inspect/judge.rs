@@ -71,7 +71,7 @@ fn judge_batch(
     body: &Bytes,
     parts: Vec<(Span, Message)>,
 ) -> Result<Call, Failure> {
-    let revision = legacy_revision(headers)?;
+    let revision = legacy_revision(version_header(headers))?;
     let has_batches = revision.is_none_or(|revision| revision == Revision::V2025_03_26);
     let opens_a_session = parts
         .iter()
@@ -107,19 +107,19 @@ fn judge_message(
         );
     }
     // Dates compare as text, so that a revision of the future counts as modern.
-    let claims_modern =
-        version_header(headers).is_some_and(|version| version >= Revision::V2026_07_28.as_str());
+    let named = version_header(headers);
+    let claims_modern = named.is_some_and(|version| version >= Revision::V2026_07_28.as_str());
     if !claims_modern {
-        return (Era::Legacy, legacy_revision(headers));
+        return (Era::Legacy, legacy_revision(named));
     }
     if message.kind == Kind::Request {
         return (Era::Modern, Err(Failure::unsent(Cause::EnvelopeIncomplete)));
     }
-    (Era::Modern, Ok(named_revision(headers)))
+    (Era::Modern, Ok(named.and_then(Revision::parse)))
 }
 
-fn legacy_revision(headers: &HeaderMap) -> Result<Option<Revision>, Failure> {
-    match version_header(headers) {
+fn legacy_revision(named: Option<&str>) -> Result<Option<Revision>, Failure> {
+    match named {
         None => Ok(None),
         Some(version) => Revision::parse(version)
             .map(Some)
