@@ -142,11 +142,12 @@ async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Faile
     let log = &loaded.config.observability.log;
     let levels = logging::start(log.level, log.format);
     warn_of(&loaded.report);
-    // Who names a URL tries something out, perhaps beside another sidecar; who writes a file relies on its ports.
-    let ports = if matches!(source, Source::Url { .. }) {
-        AdminPorts::OrAnyFree
-    } else {
+    // Who writes a file relies on its ports. Nobody else can name the control port, so one that is taken must not keep
+    // two sidecars from running side by side.
+    let ports = if matches!(source, Source::File(_)) {
         AdminPorts::AsConfigured
+    } else {
+        AdminPorts::OrAnyFree
     };
     let mut bound = Sidecar::build(&loaded)
         .map_err(|error| Failed::Run(error.to_string()))?

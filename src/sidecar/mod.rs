@@ -206,7 +206,10 @@ pub enum AdminPorts {
 impl AdminPorts {
     async fn bind(self, address: SocketAddr) -> Result<TcpListener, BoxError> {
         match (bind(address).await, self) {
-            (Err(_), Self::OrAnyFree) => bind(SocketAddr::new(address.ip(), 0)).await,
+            (Err(error), Self::OrAnyFree) => {
+                tracing::warn!("{error}; any free port is taken instead");
+                bind(SocketAddr::new(address.ip(), 0)).await
+            }
             (bound, _) => bound,
         }
     }
