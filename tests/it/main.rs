@@ -7,7 +7,21 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on must stop where it stands"
 )]
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::format_push_string,
+    clippy::similar_names,
+    clippy::too_many_lines,
+    reason = "a case is read from top to bottom, and runs once"
+)]
 
+mod balancing;
+mod credentials;
+mod drain;
 mod hostile;
 mod pass_through;
+mod reload;
+mod restart;
+mod second_attempt;
+mod secrets;
 mod support;

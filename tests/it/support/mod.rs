@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod http1;
 pub(crate) mod mcp;
 pub(crate) mod running;
+pub(crate) mod tempfile;
 pub(crate) mod upstream;
 
 use std::future::Future;

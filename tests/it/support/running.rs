@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use outrigger::config::{Config, Loaded, Reload};
-use outrigger::sidecar::{AdminPorts, Handle, Sidecar};
+use outrigger::sidecar::{AdminPorts, Bound, Handle, Sidecar};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -34,9 +34,13 @@ pub(crate) async fn sidecar(yaml: &str) -> Running {
         .bind(AdminPorts::AsConfigured)
         .await
         .unwrap();
-    let addresses = bound.addresses();
+    run(bound, listen)
+}
+
+/// Runs a sidecar that is bound, whose configuration says to listen at `listen`.
+pub(crate) fn run(bound: Bound, listen: SocketAddr) -> Running {
     Running {
-        address: addresses[0],
+        address: bound.addresses()[0],
         admin: bound.admin_address().unwrap(),
         control: bound.control_address().unwrap(),
         handle: bound.handle(),

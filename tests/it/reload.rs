@@ -1,0 +1,259 @@
+//! A configuration that changes while calls run, and secrets that are rotated.
+
+use std::fs;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::support::mcp::{legacy, modern, modern_body};
+use crate::support::running::on_free_ports;
+use crate::support::tempfile::Folder;
+use crate::support::{
+    Program, Reply, Request, Upstream, eventually, eventually_async, sidecar, soon,
+};
+
+/// A server whose tools wait for `go`; all else is answered at once.
+async fn server(go: &Arc<Notify>) -> Upstream {
+    let go = go.clone();
+    Upstream::start(move |seen| {
+        let go = go.clone();
+        async move {
+            if seen.method() == "tools/call" {
+                go.notified().await;
+            }
+            Reply::json(format!(
+                r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#,
+                seen.id()
+            ))
+        }
+    })
+    .await
+}
+
+/// Two servers, of which one has a header of that version.
+fn two(kept: &Upstream, changed: &Upstream, version: &str) -> String {
+    on_free_ports(&format!(
+        "servers:\n\
+         - {{name: kept, endpoints: [{{url: '{}'}}]}}\n\
+         - {{name: changed, endpoints: [{{url: '{}'}}], headers: {{static: [{{name: x-version, value: '{version}'}}]}}}}\n",
+        kept.url(),
+        changed.url()
+    ))
+}
+
+fn list(server: &str) -> Request {
+    modern(modern_body("1", "tools/list", "")).path(&format!("/servers/{server}/mcp"))
+}
+
+fn slow(server: &str) -> Request {
+    modern(modern_body("2", "tools/call", r#""name":"slow""#))
+        .path(&format!("/servers/{server}/mcp"))
+}
+
+#[tokio::test]
+async fn a_mounted_configuration_is_swapped_and_calls_and_unchanged_servers_do_not_notice() {
+    let go = Arc::new(Notify::new());
+    let (kept, changed) = (server(&go).await, server(&go).await);
+    let folder = Folder::new("reload");
+    folder.swap_data("..v1", "config.yaml", &two(&kept, &changed, "one"));
+    let path = folder.path("config.yaml");
+    let mut program = Program::start(&["run", "--config", path.to_str().unwrap()], &[]);
+    let (address, admin) = program.serves().await;
+    for name in ["kept", "changed"] {
+        assert_eq!(list(name).fetch(address).await.status, 200);
+    }
+    assert_eq!(changed.last().header("x-version"), Some("one"));
+    // One call waits in the old stack of each.
+    let slow_kept = tokio::spawn(async move { slow("kept").fetch(address).await });
+    let slow_changed = tokio::spawn(async move { slow("changed").fetch(address).await });
+    eventually("two calls", || {
+        kept.count("tools/call") + changed.count("tools/call") == 2
+    })
+    .await;
+    let before = (kept.connections(), changed.connections());
+
+    folder.swap_data("..v2", "config.yaml", &two(&kept, &changed, "two"));
+    program.writes("reloaded").await;
+    for name in ["kept", "changed"] {
+        assert_eq!(list(name).fetch(address).await.status, 200);
+    }
+    assert_eq!(changed.last().header("x-version"), Some("two"));
+    assert!(!slow_kept.is_finished() && !slow_changed.is_finished());
+    go.notify_waiters();
+    for call in [slow_kept, slow_changed] {
+        let answered = soon("a call over the reload", call).await.unwrap();
+        assert_eq!(answered.text(), r#"{"jsonrpc":"2.0","id":2,"result":{}}"#);
+    }
+    // A third list of each goes over a connection that was there before.
+    let most = (kept.connections(), changed.connections());
+    assert!(
+        most.0 <= before.0 + 1 && most.1 <= before.1 + 1,
+        "{before:?} {most:?}"
+    );
+    for name in ["kept", "changed"] {
+        assert_eq!(list(name).fetch(address).await.status, 200);
+    }
+    assert_eq!((kept.connections(), changed.connections()), most);
+    let status = Request::get("/status").fetch(admin).await.json();
+    assert!(status["configuration"]["refused"].is_null(), "{status}");
+}
+
+#[tokio::test]
+async fn an_unchanged_server_keeps_its_connection_over_a_reload() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let sidecar = sidecar(&two(&kept, &changed, "one")).await;
+    for version in ["one", "two", "three"] {
+        sidecar.reload(&two(&kept, &changed, version));
+        for name in ["kept", "changed"] {
+            assert_eq!(sidecar.fetch(&list(name)).await.status, 200);
+        }
+        assert_eq!(changed.last().header("x-version"), Some(version));
+        assert_eq!(kept.last().connection, 0);
+        // Connections belong to the server's name where their own settings stay.
+        assert_eq!(changed.last().connection, 0);
+    }
+}
+
+async fn failures(admin: std::net::SocketAddr) -> String {
+    let text = Request::get("/metrics").fetch(admin).await.text();
+    let family = "outrigger_config_reload_failures_total ";
+    let line = text.lines().find_map(|line| line.strip_prefix(family));
+    line.unwrap_or_default().to_owned()
+}
+
+async fn refused(admin: std::net::SocketAddr) -> String {
+    let status = Request::get("/status").fetch(admin).await.json();
+    status["configuration"]["refused"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_bad_file_changes_a_counter_a_log_line_and_the_status_only() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let folder = Folder::new("bad");
+    let path = folder.file("config.yaml", &two(&kept, &changed, "one"));
+    let mut program = Program::start(&["run", "--config", &path], &[]);
+    let (address, admin) = program.serves().await;
+    assert_eq!(list("kept").fetch(address).await.status, 200);
+    assert_eq!(
+        (failures(admin).await, refused(admin).await),
+        ("0".to_owned(), String::new())
+    );
+
+    // Wrong words, half a file, and a listener that moves: each is refused, and nothing else happens.
+    let moved = two(&kept, &changed, "two").replace(
+        "listeners: [{listen: '127.0.0.1:0'}]",
+        "listeners: [{listen: '127.0.0.1:1'}]",
+    );
+    let whole = two(&kept, &changed, "two");
+    let half = &whole[..whole.find("changed").unwrap()];
+    for (number, (text, says)) in [
+        (whole.replace("static:", "statik:"), "did you mean"),
+        (half.to_owned(), "config.yaml"),
+        (moved, "listeners were moved"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        folder.file("config.yaml", &text);
+        let count = (number + 1).to_string();
+        eventually_async("a refusal", || async { failures(admin).await == count }).await;
+        let why = refused(admin).await;
+        assert!(why.contains(says), "{why}");
+        program.writes(says).await;
+        assert!(
+            program
+                .written()
+                .contains("the new configuration cannot be used")
+        );
+        assert_eq!(list("changed").fetch(address).await.status, 200);
+        assert_eq!(changed.last().header("x-version"), Some("one"));
+        assert_eq!(changed.last().connection, 0);
+    }
+    assert_eq!(Request::get("/readyz").fetch(admin).await.status, 200);
+
+    folder.file("config.yaml", &whole);
+    program.writes("reloaded").await;
+    assert_eq!(list("changed").fetch(address).await.status, 200);
+    assert_eq!(changed.last().header("x-version"), Some("two"));
+    assert_eq!(
+        (failures(admin).await, refused(admin).await),
+        ("3".to_owned(), String::new())
+    );
+}
+
+#[tokio::test]
+async fn sighup_reads_the_configuration_again() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let folder = Folder::new("hup");
+    let path = folder.file("config.yaml", &two(&kept, &changed, "one"));
+    let mut program = Program::start(&["run", "--config", &path], &[]);
+    let (address, _) = program.serves().await;
+    folder.file("config.yaml", &two(&kept, &changed, "two"));
+    program.signal("HUP");
+    program.writes("reloaded").await;
+    assert_eq!(list("changed").fetch(address).await.status, 200);
+    assert_eq!(changed.last().header("x-version"), Some("two"));
+}
+
+#[tokio::test]
+async fn s0_6_a_rotated_token_is_sent_without_a_restart() {
+    let upstream = server(&Arc::default()).await;
+    let folder = Folder::new("token");
+    // As a file that is written anew, and as a mounted secret.
+    let file = folder.file("plain", "token-one\n");
+    folder.swap_data("..v1", "token", "mounted-one");
+    let mounted = folder.path("token");
+    let sidecar = sidecar(&format!(
+        "servers:\n\
+         - {{name: file, endpoints: [{{url: '{url}'}}], auth: {{type: bearer, token: {{valueFrom: {{file: '{file}'}}}}}}}}\n\
+         - {{name: mounted, endpoints: [{{url: '{url}'}}], auth: {{type: bearer, token: {{valueFrom: {{file: '{}'}}}}}}}}\n",
+        mounted.display(),
+        url = upstream.url(),
+    ))
+    .await;
+    let sent = async |server: &str| {
+        sidecar.fetch(&list(server)).await;
+        upstream.last().header("authorization").unwrap().to_owned()
+    };
+    assert_eq!(sent("file").await, "Bearer token-one");
+    assert_eq!(sent("mounted").await, "Bearer mounted-one");
+    fs::write(&file, "token-two\n").unwrap();
+    folder.swap_data("..v2", "token", "mounted-two");
+    eventually_async("the new token", || async {
+        sent("file").await == "Bearer token-two"
+    })
+    .await;
+    eventually_async("the new token", || async {
+        sent("mounted").await == "Bearer mounted-two"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_legacy_session_survives_a_reload_that_changes_its_server() {
+    let upstream = Upstream::start(|seen| async move {
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"2025-11-25","capabilities":{{}}}}}}"#, seen.id());
+        let reply = Reply::json(answer);
+        if seen.method() == "initialize" { reply.header("mcp-session-id", "up-1") } else { reply }
+    })
+    .await;
+    let yaml = |version: &str| {
+        format!(
+            "servers: [{{name: one, endpoints: [{{url: '{}'}}], headers: {{static: [{{name: x-version, value: '{version}'}}]}}}}]",
+            upstream.url()
+        )
+    };
+    let sidecar = sidecar(&yaml("one")).await;
+    let opened = sidecar.fetch(&crate::support::mcp::initialize()).await;
+    let session = opened.head.header("mcp-session-id").unwrap().to_owned();
+    sidecar.reload(&yaml("two"));
+    let ping =
+        legacy(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).header("mcp-session-id", &session);
+    assert_eq!(sidecar.fetch(&ping).await.status, 200);
+    assert_eq!(upstream.last().header("x-version"), Some("two"));
+    assert_eq!(upstream.last().header("mcp-session-id"), Some("up-1"));
+    assert_eq!(upstream.count("initialize"), 1);
+}
