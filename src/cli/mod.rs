@@ -1,6 +1,6 @@
 //! The command line: one file per command, one `match` that calls them.
 //!
-//! What was typed ([`Arguments`]) is turned into what it means (a [`Source`](crate::config::Source), options) before
+//! What was typed (`Arguments`) is turned into what it means (a [`Source`], options) before
 //! anything is opened or sent. Answers go to standard output, logs and errors to standard error. Exit codes: 0 fine, 1
 //! failed, 2 used wrongly; `test` has two more.
 

@@ -5,7 +5,7 @@
 //! 1. The span is `call`, at debug, on the target `outrigger`; nothing is made while nobody listens at that level.
 //! 2. Its `trace_id` is that of the W3C `traceparent` header, if it is a valid one; a malformed one counts as none.
 //! 3. The span is entered whenever the call is polled, to its answer; the body that follows is outside of it.
-//! 4. Requests and answers go by untouched: the bytes of `_meta`, the `traceparent` header and all others.
+//! 4. It needs no `Call` and is the same without one. Requests and answers go by untouched: the bytes of `_meta`, the `traceparent` header and all others.
 //!
 //! It deliberately leaves out: exporting, and new spans towards the upstream (both come with OTLP).
 //!

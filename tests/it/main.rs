@@ -25,3 +25,4 @@ mod restart;
 mod second_attempt;
 mod secrets;
 mod support;
+mod without_call;

@@ -5,7 +5,7 @@
 //! 1. The body of a POST is read whole, up to [`Params::max_body`] bytes (413 above), within [`Params::body_timeout`]
 //!    (408 after), out of one [`ByteBudget`] for the process (503 when it is spent). The bytes are given back to the
 //!    budget when the first answer comes.
-//! 2. The era is the one that the request shows (see [`judge`]): an envelope in `params._meta` makes it modern whatever
+//! 2. The era is the one that the request shows (see `judge`): an envelope in `params._meta` makes it modern whatever
 //!    else it carries (C23); `initialize` without one is legacy whatever its header.
 //! 3. A modern request agrees with itself or is refused: version header and envelope (C02, C04, C05), a served revision
 //!    (C06), `Mcp-Method` (C07), `Mcp-Name` (C08, C10), a method that the revision still has (C12).
@@ -13,6 +13,9 @@
 //!    named, without `initialize` in them (C50).
 //! 5. What it does not know it passes on: methods, fields, headers.
 //! 6. From here inwards the body is `Full<Bytes>`, the bytes are those that came, and [`Facts`] know era, method, tool.
+//!
+//! What is no call is refused, so that none without one gets further: a body that is no message, a method that is not the
+//! protocol's.
 //!
 //! It deliberately leaves out: sessions (`session`), `Mcp-Param-*` (they need the tool's schema), and who may call what.
 //!

@@ -12,6 +12,9 @@
 //! 5. Handles are looked up once and held: a call on a known path takes no lock but that of its tool's name.
 //! 6. The access line is an event at debug on the target `outrigger::access`; switched off it costs nothing.
 //!
+//! It needs no `Call`: without what `inspect` would write into the `Facts`, method, tool and era are unknown, and every
+//! request but a GET is load.
+//!
 //! It deliberately leaves out: spans (`trace`), and what is known only at the time of a scrape (connections, sessions).
 
 mod body;

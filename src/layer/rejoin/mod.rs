@@ -23,6 +23,8 @@
 //! 8. A caller never gets half an event: the end of a chunk that has no end of an event is held until it has, up to 1 MiB.
 //!    An event larger than that passes as it comes, and then its stream is not resumed.
 //!
+//! Without a `Call`, or without an [`OpenSession`], a request passes untouched and is sent once.
+//!
 //! It deliberately leaves out: the replay of events towards the caller, who resumes with `Last-Event-ID` at the upstream, and
 //! calls that broke after they were sent (`retry`'s).
 //!

@@ -8,7 +8,7 @@
 //!    Only 401 never passes: it speaks of our credential, and clients would take it for theirs.
 //! 3. Any other body of an error answer (HTML, text, a stack trace, more than 64 KiB, one that does not come within
 //!    5 s) is replaced. `Retry-After` is kept, and so is the status, but for the credential's and for a path without
-//!    a server, which are 502 ([`Cause`](crate::error::Cause)'s table).
+//!    a server, which are 502 ([`Cause`]'s table).
 //! 4. A 404 within a legacy session is the end of the session and stays 404; a 405 to GET or DELETE stays 405.
 //! 5. A 200 to a request that is neither JSON nor an event stream is no answer of an MCP server; a redirect is not
 //!    passed on.
