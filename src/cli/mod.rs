@@ -5,6 +5,8 @@
 //! failed, 2 used wrongly; `test` has two more.
 
 mod check;
+mod client;
+mod demo;
 mod logging;
 mod run;
 
@@ -41,6 +43,8 @@ enum Command {
     Run(run::Arguments),
     /// Check a configuration file; nothing is sent or changed
     Check(check::Arguments),
+    /// Show what it does: MCP servers of both generations in this process, and calls to them
+    Demo(demo::Arguments),
 }
 
 /// Runs the program with the arguments of the process. Its result is the exit code.
@@ -62,6 +66,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Some(Command::Run(arguments)) => run::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Demo(arguments)) => demo::run(&arguments),
         // A container that is started with nothing but the variables is meant to run.
         None if Source::from_environment(&ProcessEnvironment).is_some() => {
             run::run(run::Arguments::default())
