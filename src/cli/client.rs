@@ -16,6 +16,9 @@ use crate::transport::connector::{ConnectionBody, Connector, ConnectorParams, En
 
 /// The most bytes of an answer, and of one event.
 const LIMIT: usize = 1024 * 1024;
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
+const BOTH: &str = "application/json, text/event-stream";
 
 /// What a request says of itself, beside its body.
 pub(super) type Posted = (HeaderMap, Value);
@@ -28,7 +31,11 @@ pub(super) fn modern(id: u32, method: &str, mut params: Value) -> Posted {
         "io.modelcontextprotocol/clientInfo": client_info(),
     });
     let mut headers = HeaderMap::new();
-    set(&mut headers, headers::PROTOCOL_VERSION, Revision::LATEST.as_str());
+    set(
+        &mut headers,
+        headers::PROTOCOL_VERSION,
+        Revision::LATEST.as_str(),
+    );
     set(&mut headers, headers::METHOD, method);
     if let Some(name) = params.get("name").and_then(Value::as_str) {
         set(&mut headers, headers::NAME, &headers::encode(name));
@@ -39,7 +46,10 @@ pub(super) fn modern(id: u32, method: &str, mut params: Value) -> Posted {
         }
         params.insert("_meta".to_owned(), meta.into());
     }
-    (headers, json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    (
+        headers,
+        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}),
+    )
 }
 
 /// The request that opens a legacy session.
@@ -49,7 +59,10 @@ pub(super) fn initialize(id: u32) -> Posted {
         "capabilities": {"elicitation": {}},
         "clientInfo": client_info(),
     });
-    (HeaderMap::new(), json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params}))
+    (
+        HeaderMap::new(),
+        json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params}),
+    )
 }
 
 fn client_info() -> Value {
@@ -67,6 +80,7 @@ pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 #[derive(Debug)]
 pub(super) struct Client {
     connector: Connector,
+    is_insecure: bool,
     /// On each request: credentials, extra headers.
     always: HeaderMap,
 }
@@ -78,6 +92,7 @@ impl Client {
         always: HeaderMap,
     ) -> Result<Self, BoxError> {
         Ok(Self {
+            is_insecure: params.tls.insecure_skip_verify,
             connector: Connector::new(endpoint, params)?,
             always,
         })
@@ -87,25 +102,38 @@ impl Client {
         &self.connector
     }
 
+    /// Whether certificates are taken as they come.
+    pub(super) fn is_insecure(&self) -> bool {
+        self.is_insecure
+    }
+
     /// Sends one message. Dropping the answer hangs up.
     pub(super) async fn post(&mut self, (headers, message): Posted) -> Result<Answer, BoxError> {
         let body = Bytes::from(message.to_string());
-        self.send(Method::POST, headers, body).await
+        self.send(Method::POST, BOTH, headers, body).await
     }
 
-    /// Asks for the endpoint itself.
+    /// Asks for a document.
     pub(super) async fn get(&mut self) -> Result<Answer, BoxError> {
-        self.send(Method::GET, HeaderMap::new(), Bytes::new()).await
+        self.send(Method::GET, JSON, HeaderMap::new(), Bytes::new())
+            .await
+    }
+
+    /// Asks for a stream of events.
+    pub(super) async fn get_events(&mut self) -> Result<Answer, BoxError> {
+        self.send(Method::GET, EVENTS, HeaderMap::new(), Bytes::new())
+            .await
     }
 
     /// Ends a session.
     pub(super) async fn delete(&mut self, headers: HeaderMap) -> Result<Answer, BoxError> {
-        self.send(Method::DELETE, headers, Bytes::new()).await
+        self.send(Method::DELETE, JSON, headers, Bytes::new()).await
     }
 
     async fn send(
         &mut self,
         method: Method,
+        accept: &'static str,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, BoxError> {
@@ -115,14 +143,11 @@ impl Client {
         *request.uri_mut() = self.connector.endpoint().uri().clone();
         *request.headers_mut() = self.always.clone();
         request.headers_mut().extend(headers);
-        let accept = if is_post {
+        if is_post {
             request
                 .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            "application/json, text/event-stream"
-        } else {
-            "application/json"
-        };
+                .insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        }
         request
             .headers_mut()
             .insert(ACCEPT, HeaderValue::from_static(accept));
@@ -130,7 +155,7 @@ impl Client {
         let is_stream = head
             .headers
             .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            .is_some_and(|kind| kind.as_bytes().starts_with(EVENTS.as_bytes()));
         Ok(Answer {
             status: head.status,
             headers: head.headers,
@@ -150,6 +175,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    pub(super) fn is_stream(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// The next message: of the stream, or the one that there is. Nothing at the end, and nothing where the body is none.
     pub(super) async fn message(&mut self) -> Result<Option<Value>, BoxError> {
         let Some(events) = &mut self.events else {

@@ -9,6 +9,7 @@ mod client;
 mod demo;
 mod logging;
 mod run;
+mod test;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -45,6 +46,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what it does: MCP servers of both generations in this process, and calls to them
     Demo(demo::Arguments),
+    /// Test an MCP server: what it speaks, what it wants, and what to do next
+    Test(test::Arguments),
 }
 
 /// Runs the program with the arguments of the process. Its result is the exit code.
@@ -67,6 +70,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(arguments)) => run::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Test(arguments)) => test::run(arguments),
         // A container that is started with nothing but the variables is meant to run.
         None if Source::from_environment(&ProcessEnvironment).is_some() => {
             run::run(run::Arguments::default())

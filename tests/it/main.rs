@@ -17,6 +17,7 @@
 
 mod balancing;
 mod credentials;
+mod demo;
 mod drain;
 mod hostile;
 mod pass_through;
@@ -25,4 +26,5 @@ mod restart;
 mod second_attempt;
 mod secrets;
 mod support;
+mod test_command;
 mod without_call;

@@ -1,6 +1,5 @@
-//! The calls of the demo, and what is expected of each.
+//! Makes the calls of the demo, and holds each to what is expected of it.
 
-use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
@@ -8,100 +7,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Setting;
+use super::line::{Call, Line};
 use crate::cli::client::{self, Client, Posted, milliseconds, modern, set};
 use crate::error::BoxError;
-use crate::mcp::{Era, Revision, fault, headers};
+use crate::mcp::{Revision, fault, headers};
 use crate::transport::connector::{ConnectorParams, Endpoint, PlaintextPolicy};
 
 /// How long a call may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// One call of the demo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
-    Discover,
-    List,
-    Echo,
-    Count,
-    Ask,
-    Flaky,
-    Slow,
-    DeleteAll,
-    Initialize,
-    LegacyAsk,
-}
-
-/// All of them, in the order in which they are made.
-pub(super) const ALL: &[Call] = &[
-    Call::Discover,
-    Call::List,
-    Call::Echo,
-    Call::Count,
-    Call::Ask,
-    Call::Flaky,
-    Call::Slow,
-    Call::DeleteAll,
-    Call::Initialize,
-    Call::LegacyAsk,
-];
-
-impl Call {
-    fn era(self) -> Era {
-        match self {
-            Self::Initialize | Self::LegacyAsk => Era::Legacy,
-            _ => Era::Modern,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Discover => "server/discover",
-            Self::List => "tools/list",
-            Self::Echo => "tools/call echo",
-            Self::Count => "tools/call count",
-            Self::Ask | Self::LegacyAsk => "tools/call ask",
-            Self::Flaky => "tools/call flaky",
-            Self::Slow => "tools/call slow",
-            Self::DeleteAll => "tools/call delete_all",
-            Self::Initialize => "initialize",
-        }
-    }
-
-    /// The word for the way it ends when all is well.
-    fn end(self) -> &'static str {
-        match self {
-            Self::Slow => "cancelled",
-            Self::DeleteAll => "denied",
-            _ => "ok",
-        }
-    }
-}
-
-/// A call that was made.
-#[derive(Debug)]
-pub(super) struct Line {
-    call: Call,
-    took: Duration,
-    /// What was seen; as an error, what was not as expected.
-    seen: Result<String, String>,
-}
-
-impl Line {
-    pub(super) fn is_as_expected(&self) -> bool {
-        self.seen.is_ok()
-    }
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (end, note) = match &self.seen {
-            Ok(note) => (self.call.end(), note),
-            Err(note) => ("FAIL", note),
-        };
-        let (era, call, took) = (self.call.era(), self.call.name(), milliseconds(self.took));
-        write!(f, "  {:<8}{call:<24}{end:<9}{took:>6.1} ms  {note}", era.as_str())
-    }
-}
 
 /// What was seen, or why that was not as expected.
 type Seen = Result<String, Unexpected>;
@@ -211,7 +124,10 @@ impl Calls {
             return Err("delete_all is in the list, though the policy excludes it".into());
         }
         if names.contains(&"echo") {
-            Ok(format!("{} tools; delete_all hidden by policy", names.len()))
+            Ok(format!(
+                "{} tools; delete_all hidden by policy",
+                names.len()
+            ))
         } else {
             Err("echo is not in the list".into())
         }
@@ -298,7 +214,9 @@ impl Calls {
         }
         match self.of_first("/failuresInARow") - before {
             1 => Ok("2 tries: connection refused, then answered".to_owned()),
-            other => Err(Unexpected(format!("{other} tries were refused instead of 1"))),
+            other => Err(Unexpected(format!(
+                "{other} tries were refused instead of 1"
+            ))),
         }
     }
 
@@ -378,12 +296,18 @@ impl Calls {
         let asked = answer.message().await?.unwrap_or_default();
         let question = asked.pointer("/params/message").and_then(Value::as_str);
         let (Some(id), Some(question)) = (asked.get("id"), question) else {
-            return Err(Unexpected(format!("the server did not ask: {}", brief(&asked))));
+            return Err(Unexpected(format!(
+                "the server did not ask: {}",
+                brief(&asked)
+            )));
         };
         let said = json!({"jsonrpc": "2.0", "id": id, "result": blue()});
         let accepted = self.legacy.post((self.session.clone(), said)).await?;
         if accepted.status != StatusCode::ACCEPTED {
-            return Err(Unexpected(format!("the answer was not taken: {}", accepted.status)));
+            return Err(Unexpected(format!(
+                "the answer was not taken: {}",
+                accepted.status
+            )));
         }
         let said = result_of(answer.reply().await?.unwrap_or_default())?;
         answered(question, &said)
@@ -410,7 +334,9 @@ fn blue() -> Value {
 
 fn answered(question: &str, said: &Value) -> Seen {
     if text_of(said) == "You said blue." {
-        Ok(format!("server asked \"{question}\", agent answered \"blue\""))
+        Ok(format!(
+            "server asked \"{question}\", agent answered \"blue\""
+        ))
     } else {
         Err("the server did not get the answer".into())
     }

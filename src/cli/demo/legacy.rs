@@ -198,11 +198,21 @@ async fn answer(server: Arc<Legacy>, request: Request<Incoming>) -> Response<Bod
     }
     let Some(session) = session else {
         let text = "Bad Request: Mcp-Session-Id header is required";
-        return refuse(StatusCode::BAD_REQUEST, &Value::Null, fault::SERVER_ERROR, text);
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            &Value::Null,
+            fault::SERVER_ERROR,
+            text,
+        );
     };
     if server.with(&session, |_| ()).is_none() {
         let text = "Session not found";
-        return refuse(StatusCode::NOT_FOUND, &Value::Null, fault::SESSION_NOT_FOUND, text);
+        return refuse(
+            StatusCode::NOT_FOUND,
+            &Value::Null,
+            fault::SESSION_NOT_FOUND,
+            text,
+        );
     }
     let nothing = Value::Null;
     let params = message.get("params").unwrap_or(&nothing);
@@ -212,9 +222,12 @@ async fn answer(server: Arc<Legacy>, request: Request<Incoming>) -> Response<Bod
         (Some(id), Some("ping")) => result(&id, &json!({})),
         (Some(id), Some("tools/list")) => result(&id, &tools()),
         (Some(id), Some("tools/call")) => server.call(session, id, params),
-        (Some(id), Some(_)) => {
-            refuse(StatusCode::OK, &id, fault::METHOD_NOT_FOUND, "Method not found")
-        }
+        (Some(id), Some(_)) => refuse(
+            StatusCode::OK,
+            &id,
+            fault::METHOD_NOT_FOUND,
+            "Method not found",
+        ),
     }
 }
 

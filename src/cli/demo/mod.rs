@@ -8,12 +8,14 @@
 //!
 //! | Module | Holds |
 //! | --- | --- |
-//! | `calls` | the calls, and what is expected of each |
+//! | `calls` | the agent: makes the calls, and holds each to what is expected of it |
+//! | `line` | the calls by name, and the line that each gets |
 //! | `modern`, `legacy` | the servers |
 //! | `server` | what both are made of |
 
 mod calls;
 mod legacy;
+mod line;
 mod modern;
 mod server;
 
@@ -78,12 +80,12 @@ async fn demo(once: bool) -> Result<ExitCode, BoxError> {
     let admin = setting.admin.clone();
     let mut calls = Calls::new(setting)?;
     let mut failed = 0;
-    for line in calls::ALL {
-        let line = calls.make(*line).await;
+    for call in line::ALL {
+        let line = calls.make(*call).await;
         failed += usize::from(!line.is_as_expected());
         print(&line)?;
     }
-    let all = calls::ALL.len();
+    let all = line::ALL.len();
     let counts = format!(
         "{all} calls, {} as expected, {:.1} s.",
         all - failed,
@@ -108,8 +110,8 @@ async fn demo(once: bool) -> Result<ExitCode, BoxError> {
          Or point an MCP client at one of the two servers: {modern} or {legacy}",
         by_hand(&modern),
     ))?;
-    // Only now: the lines of the calls above say more.
-    logging::start(LogLevel::Info, LogFormat::Text);
+    // Only now: the lines of the calls above say more. A call is a line at debug.
+    logging::start(LogLevel::Debug, LogFormat::Text);
     let _ = tokio::signal::ctrl_c().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -121,10 +123,11 @@ fn by_hand(url: &str) -> String {
         "tools/call",
         serde_json::json!({"name": "echo", "arguments": {"text": "hello"}}),
     );
-    let headers: String = headers
+    let headers = headers
         .iter()
-        .map(|(name, value)| format!("-H '{name}: {}' ", value.to_str().unwrap_or_default()))
-        .collect();
+        .fold(String::new(), |headers, (name, value)| {
+            headers + &format!("-H '{name}: {}' ", value.to_str().unwrap_or_default())
+        });
     format!(
         "curl -s {url} {headers}-H 'content-type: application/json' \
          -H 'accept: application/json, text/event-stream' -d '{message}'"
@@ -158,8 +161,8 @@ impl Setting {
         let second = Socket::bind(at("second")).await?;
         let only = Socket::bind(legacy::At(legacy)).await?;
         let text = configuration(&first.url(), &second.url(), &only.url());
-        let loaded = Config::from_text("demo.yaml", text.as_bytes())
-            .map_err(|report| report.to_string())?;
+        let loaded =
+            Config::from_text("demo.yaml", text.as_bytes()).map_err(|report| report.to_string())?;
         let variables = BTreeMap::from([(TOKEN.to_owned(), token)]);
         let bound = Sidecar::build_with(&loaded, Box::new(variables))?
             .bind(AdminPorts::OrAnyFree)

@@ -55,27 +55,37 @@ impl Modern {
                 let said = argument("text").unwrap_or_default();
                 let mut said_back = complete(said.as_str().unwrap_or_default());
                 // Without one the request had not come as far as this.
-                set(&mut said_back, "structuredContent", json!({"credential": "bearer token"}));
+                set(
+                    &mut said_back,
+                    "structuredContent",
+                    json!({"credential": "bearer token"}),
+                );
                 result(&id, &said_back)
             }
             Some("count") => {
                 let token = params.pointer("/_meta/progressToken").cloned();
                 stream(move |out| async move {
                     server::count(&out, token.as_ref()).await;
-                    out.send(&result_message(&id, &complete("counted to 5"))).await;
+                    out.send(&result_message(&id, &complete("counted to 5")))
+                        .await;
                 })
             }
             Some("ask") => ask(&id, params),
             Some("flaky") => {
                 let mut answer = complete("answered");
-                set(&mut answer, "structuredContent", json!({"endpoint": endpoint}));
+                set(
+                    &mut answer,
+                    "structuredContent",
+                    json!({"endpoint": endpoint}),
+                );
                 result(&id, &answer)
             }
             Some("slow") => {
                 let mut slow = Slow(Some(self));
                 stream(move |out| async move {
                     tokio::time::sleep(Duration::from_secs(30)).await;
-                    out.send(&result_message(&id, &complete("done after 30 s"))).await;
+                    out.send(&result_message(&id, &complete("done after 30 s")))
+                        .await;
                     slow.end();
                 })
             }
@@ -154,12 +164,19 @@ fn envelope(
     headers: &HeaderMap,
 ) -> Result<(), Response<Body>> {
     let bad = |code, text| refuse(StatusCode::BAD_REQUEST, id, code, text);
-    let meta = |key: &str| params.get("_meta")?.get(format!("io.modelcontextprotocol/{key}"));
+    let meta = |key: &str| {
+        params
+            .get("_meta")?
+            .get(format!("io.modelcontextprotocol/{key}"))
+    };
     let Some(version) = meta("protocolVersion").and_then(Value::as_str) else {
         return Err(bad(fault::INVALID_PARAMS, "_meta has no protocolVersion"));
     };
     if meta("clientCapabilities").is_none_or(|it| !it.is_object()) {
-        return Err(bad(fault::INVALID_PARAMS, "_meta has no clientCapabilities"));
+        return Err(bad(
+            fault::INVALID_PARAMS,
+            "_meta has no clientCapabilities",
+        ));
     }
     if version != Revision::LATEST.as_str() {
         let data = json!({"supported": [Revision::LATEST.as_str()], "requested": version});
@@ -172,7 +189,9 @@ fn envelope(
         ));
     }
     let says = |name, value: &str| {
-        let header = headers.get(name).and_then(|it| headers::decode(it.as_bytes()));
+        let header = headers
+            .get(name)
+            .and_then(|it| headers::decode(it.as_bytes()));
         header.is_some_and(|header| header == value)
     };
     let name = params.get("name").and_then(Value::as_str);

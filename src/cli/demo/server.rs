@@ -92,7 +92,14 @@ impl<A> Drop for Socket<A> {
 
 /// The message of a request, or the answer to one that cannot be read.
 pub(super) async fn read(request: Request<Incoming>) -> Result<Value, Response<Body>> {
-    let unreadable = |text: &str| refuse(StatusCode::BAD_REQUEST, &Value::Null, fault::PARSE_ERROR, text);
+    let unreadable = |text: &str| {
+        refuse(
+            StatusCode::BAD_REQUEST,
+            &Value::Null,
+            fault::PARSE_ERROR,
+            text,
+        )
+    };
     let body = Limited::new(request.into_body(), LIMIT).collect().await;
     let bytes = body
         .map_err(|_| unreadable("the body did not arrive"))?
@@ -153,7 +160,11 @@ pub(super) fn refuse_with(
 }
 
 fn json_body(status: StatusCode, message: &Value) -> Response<Body> {
-    typed(status, "application/json", Bytes::from(message.to_string()).into())
+    typed(
+        status,
+        "application/json",
+        Bytes::from(message.to_string()).into(),
+    )
 }
 
 fn typed(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
@@ -226,8 +237,10 @@ pub(super) async fn count(out: &Out, token: Option<&Value>) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if let Some(token) = token {
             let params = json!({"progressToken": token, "progress": step, "total": 5});
-            out.send(&json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}))
-                .await;
+            out.send(
+                &json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}),
+            )
+            .await;
         }
     }
 }
@@ -257,7 +270,10 @@ pub(super) fn answered(answer: &Value) -> String {
 pub(super) fn tool(name: &str, description: &str, argument: Option<&str>) -> Value {
     let mut schema = json!({"type": "object", "properties": {}});
     if let (Some(argument), Some(schema)) = (argument, schema.as_object_mut()) {
-        schema.insert("properties".to_owned(), json!({argument: {"type": "string"}}));
+        schema.insert(
+            "properties".to_owned(),
+            json!({argument: {"type": "string"}}),
+        );
         schema.insert("required".to_owned(), json!([argument]));
     }
     json!({"name": name, "description": description, "inputSchema": schema})

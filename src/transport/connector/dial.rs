@@ -43,7 +43,7 @@ async fn open(shared: &Shared) -> Result<SendRequest<Full<Bytes>>, Failure> {
     }
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let found = lookup_host((host, port))
         .await
         .map_err(|error| Failure::unsent(Cause::Dns).with_source(error))?;

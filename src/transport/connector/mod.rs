@@ -40,6 +40,7 @@ mod dial;
 mod endpoint;
 mod exchange;
 mod pool;
+mod reach;
 mod tls;
 
 #[cfg(test)]
@@ -60,6 +61,7 @@ use tower_service::Service;
 pub use body::ConnectionBody;
 pub use endpoint::{Endpoint, EndpointError, PlaintextPolicy};
 pub use pool::ConnectorStats;
+pub use reach::TlsSession;
 pub use tls::{TlsError, TlsParams};
 
 use crate::error::BoxError;
