@@ -109,3 +109,8 @@ pub use clock::Clock;
 pub use error::{BoxError, Failure};
 pub use facts::{Caller, Facts};
 pub use secret::Secret;
+
+/// The Rust code of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,6 +21,7 @@ mod demo;
 mod drain;
 mod hostile;
 mod pass_through;
+mod readme;
 mod reload;
 mod restart;
 mod second_attempt;
