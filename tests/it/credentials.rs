@@ -291,3 +291,49 @@ async fn a_url_alone_takes_its_token_from_a_variable_or_a_file() {
     assert_ne!(ended.status.code(), Some(0));
     assert!(ended.written.contains("UNSET"), "{}", ended.written);
 }
+
+#[tokio::test]
+async fn s0_15_s0_29_health_and_metrics_have_their_old_names_by_variables_alone() {
+    let upstream = server().await;
+    let sidecar = by_environment(&upstream, &[]).await;
+    assert_eq!(sidecar.fetch(&list()).await.status, 200);
+    for path in [
+        "/health",
+        "/healthz/child",
+        "/readyz",
+        "/livez",
+        "/startupz",
+    ] {
+        let answered = Request::get(path).fetch(sidecar.admin).await;
+        assert_eq!(answered.status, 200, "{path}");
+    }
+    for family in [
+        "mcp_remote_requests_total",
+        "mcp_remote_request_duration_seconds_count",
+        "outrigger_requests_total",
+    ] {
+        let value = sidecar.metric(family, "").await;
+        assert!((value - 1.0).abs() < 0.1, "{family} is {value}");
+    }
+    let broken = list().header("mcp-method", "tools/call");
+    assert_eq!(sidecar.fetch(&broken).await.status, 400);
+    assert!(sidecar.metric("mcp_remote_errors_total", "").await > 0.9);
+}
+
+#[tokio::test]
+async fn s0_33_the_credentials_header_and_template_can_be_set() {
+    let upstream = server().await;
+    let variables = [
+        ("MCP_REMOTE_BEARER_TOKEN", "service"),
+        ("MCP_REMOTE_AUTH_HEADER_NAME", "X-Token"),
+        (
+            "MCP_REMOTE_AUTH_HEADER_VALUE_TEMPLATE",
+            "{token_type}:{token}",
+        ),
+    ];
+    let sidecar = by_environment(&upstream, &variables).await;
+    assert_eq!(sidecar.fetch(&list()).await.status, 200);
+    let seen = upstream.last();
+    assert_eq!(seen.header("authorization"), None);
+    assert!(seen.header("x-token").unwrap().ends_with(":service"));
+}

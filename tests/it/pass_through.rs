@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::support::mcp::{in_session, initialize, legacy, modern};
+use crate::support::mcp::{LEGACY, in_session, initialize, legacy, modern};
 use crate::support::{Reply, Request, Running, Upstream, sidecar, soon};
 
 /// Recorded files of an era, by name.
@@ -47,6 +47,10 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Self {
+        Self::before(Upstream::yaml).await
+    }
+
+    async fn before(yaml: impl Fn(&Upstream) -> String) -> Self {
         let next = Arc::new(Mutex::new(None::<Reply>));
         let script = next.clone();
         let upstream = Upstream::start(move |_| {
@@ -54,7 +58,7 @@ impl Pair {
             async move { reply.unwrap_or_else(|| Reply::status(418)) }
         })
         .await;
-        let sidecar = sidecar(&upstream.yaml()).await;
+        let sidecar = sidecar(&yaml(&upstream)).await;
         Self {
             upstream,
             sidecar,
@@ -87,6 +91,18 @@ impl Pair {
             self.wrong
                 .push(format!("{name}: the client saw {}", answered.text()));
         }
+    }
+
+    /// Opens a session, and gives the id that its client has.
+    async fn session(&self) -> String {
+        let files = recorded("legacy");
+        let result = files
+            .into_iter()
+            .find(|(name, _)| name == "initialize.result.json");
+        let reply = Reply::json(result.unwrap().1).header("mcp-session-id", "upstream-1");
+        *self.next.lock().unwrap() = Some(reply);
+        let answered = self.sidecar.fetch(&initialize()).await;
+        answered.head.header("mcp-session-id").unwrap().to_owned()
     }
 
     fn end(self) {
@@ -264,18 +280,10 @@ async fn streams(request: &Request, pair: &Pair, expected: &[u8]) {
 #[tokio::test]
 async fn a_legacy_get_stream_crosses_byte_for_byte_within_a_session() {
     let pair = Pair::start().await;
-    let result = recorded("legacy")
-        .into_iter()
-        .find(|(name, _)| name == "initialize.result.json")
-        .unwrap()
-        .1;
-    let reply = Reply::json(result).header("mcp-session-id", "upstream-1");
-    *pair.next.lock().unwrap() = Some(reply);
-    let answered = pair.sidecar.fetch(&initialize()).await;
-    let session = answered.head.header("mcp-session-id").unwrap().to_owned();
+    let session = pair.session().await;
     let request = Request::stream()
         .header("mcp-session-id", &session)
-        .header("mcp-protocol-version", "2025-11-25");
+        .header("mcp-protocol-version", LEGACY);
     streams(&request, &pair, &begun_by_server("legacy")).await;
     let recorded_stream = recorded("legacy")
         .into_iter()
@@ -296,6 +304,58 @@ async fn a_legacy_get_stream_crosses_byte_for_byte_within_a_session() {
         b"{}",
     )
     .await;
+    pair.end();
+}
+
+#[tokio::test]
+async fn c68_streams_cut_anywhere_cross_byte_for_byte_within_a_session_too() {
+    let mut pair = Pair::start().await;
+    let session = pair.session().await;
+    let files = recorded("legacy");
+    for size in [1, 7, 100_000] {
+        for (name, stream) in ending(&files, ".sse") {
+            // A stream must answer its request: one without an answer ends in an error of ours.
+            let id = match name.as_str() {
+                "stream.sse" => continue,
+                "tools-call.lines.sse" => "1.0",
+                _ => r#""a\"b""#,
+            };
+            let body = format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo"}}}}"#
+            );
+            let body = body.as_bytes();
+            let reply = Reply::sse_in_pieces(stream, size);
+            let request = in_session(&session, body);
+            pair.crosses(&format!("{name} by {size}"), &request, body, reply, stream)
+                .await;
+        }
+    }
+    pair.end();
+}
+
+#[tokio::test]
+async fn legacy_messages_cross_byte_for_byte_within_a_session_and_before_two_endpoints() {
+    let second = Upstream::start(|_| async { Reply::status(418) }).await;
+    let mut pair = Pair::before(|upstream| {
+        format!(
+            "servers: [{{name: two, endpoints: [{{url: '{}'}}, {{url: '{}'}}], loadBalancing: {{policy: failover}}}}]",
+            upstream.url(),
+            second.url()
+        )
+    })
+    .await;
+    let session = pair.session().await;
+    let files = recorded("legacy");
+    for (name, body) in ending(&files, ".request.json") {
+        if matches!(about(name), "batch" | "initialize") {
+            continue;
+        }
+        let answer = br#"{"result" : { "x":1.0},"id":0.0,"jsonrpc":"2.0"}"#;
+        let request = in_session(&session, body.clone());
+        pair.crosses(name, &request, body, Reply::json(*answer), answer)
+            .await;
+    }
+    assert!(second.seen().is_empty());
     pair.end();
 }
 

@@ -257,3 +257,60 @@ async fn a_legacy_session_survives_a_reload_that_changes_its_server() {
     assert_eq!(upstream.last().header("mcp-session-id"), Some("up-1"));
     assert_eq!(upstream.count("initialize"), 1);
 }
+
+/// A port that nobody has, a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn s0_19_the_control_port_reloads_sets_the_log_level_and_drains() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let folder = Folder::new("control");
+    let control = format!("127.0.0.1:{}", free_port());
+    let yaml = |version: &str| {
+        let text = two(&kept, &changed, version);
+        text.replace(
+            "control: {listen: '127.0.0.1:0'}",
+            &format!("control: {{listen: '{control}'}}"),
+        )
+    };
+    let path = folder.file("config.yaml", &yaml("one"));
+    let mut program = Program::start(&["run", "--config", &path], &[]);
+    let (address, admin) = program.serves().await;
+    let control = control.parse().unwrap();
+
+    assert_eq!(list("kept").fetch(address).await.status, 200);
+    assert!(!program.written().contains("outrigger::access"));
+    let level = Request::new("PUT").path("/loglevel").body("debug");
+    assert_eq!(level.fetch(control).await.status, 202);
+    eventually_async("an access line", || async {
+        list("kept").fetch(address).await;
+        program.written().contains("outrigger::access")
+    })
+    .await;
+
+    folder.file("config.yaml", &yaml("two"));
+    assert_eq!(
+        Request::new("POST")
+            .path("/reload")
+            .fetch(control)
+            .await
+            .status,
+        202
+    );
+    program.writes("reloaded").await;
+    assert_eq!(list("changed").fetch(address).await.status, 200);
+    assert_eq!(changed.last().header("x-version"), Some("two"));
+
+    // What anybody may reach changes nothing, and no page of a browser does.
+    let drain = Request::new("POST").path("/drain");
+    assert!(drain.fetch(admin).await.status >= 400);
+    let page = drain.clone().header("origin", "http://localhost");
+    assert_eq!(page.fetch(control).await.status, 403);
+    assert_eq!(list("kept").fetch(address).await.status, 200);
+    assert_eq!(drain.fetch(control).await.status, 202);
+    let ended = program.ends().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.written);
+}

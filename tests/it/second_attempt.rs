@@ -53,7 +53,8 @@ async fn echoing(whole: String, answer: &'static str) -> Upstream {
         let body = answer.replace("ID", &spelled(&seen, &whole));
         async move {
             if answer == EVENTS {
-                Reply::sse(body)
+                // The id is cut, wherever it stands.
+                Reply::sse_in_pieces(body.as_bytes(), 1)
             } else {
                 Reply::json(body)
             }

@@ -191,11 +191,6 @@ impl Answer {
             body: body.unwrap(),
         }
     }
-
-    /// The whole body, or how it broke.
-    pub(crate) async fn try_read(mut self) -> io::Result<Vec<u8>> {
-        self.framing.rest(&mut self.connection.stream).await
-    }
 }
 
 /// A whole answer.

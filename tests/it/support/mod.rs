@@ -18,7 +18,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use binary::Program;
-pub(crate) use client::{Answer, Connection, Request};
+pub(crate) use client::{Connection, Request};
 pub(crate) use running::{Running, sidecar};
 pub(crate) use upstream::{Reply, Seen, Upstream};
 

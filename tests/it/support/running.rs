@@ -8,7 +8,6 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::client::{Answered, Request};
-use super::{Connection, soon};
 
 /// A sidecar that serves. Dropping it stops it.
 #[derive(Debug)]
@@ -17,8 +16,6 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     /// Where health, metrics and status are.
     pub(crate) admin: SocketAddr,
-    /// Where the control port is.
-    pub(crate) control: SocketAddr,
     /// Reloads and drains it.
     pub(crate) handle: Handle,
     listen: SocketAddr,
@@ -42,7 +39,6 @@ pub(crate) fn run(bound: Bound, listen: SocketAddr) -> Running {
     Running {
         address: bound.addresses()[0],
         admin: bound.admin_address().unwrap(),
-        control: bound.control_address().unwrap(),
         handle: bound.handle(),
         listen,
         task: tokio::spawn(bound.run()),
@@ -108,17 +104,6 @@ impl Running {
             })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
-    }
-
-    /// Whether the listener takes connections.
-    pub(crate) async fn accepts(&self) -> bool {
-        Connection::open(self.address).await.is_ok()
-    }
-
-    /// Drains it, and waits until that is over.
-    pub(crate) async fn stop(mut self) {
-        self.handle.drain();
-        soon("the end of the drain", &mut self.task).await.unwrap();
     }
 }
 

@@ -27,11 +27,6 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The HTTP method.
-    pub(crate) fn verb(&self) -> &str {
-        self.head.start.split(' ').next().unwrap_or_default()
-    }
-
     /// The request's target.
     pub(crate) fn target(&self) -> &str {
         self.head.start.split(' ').nth(1).unwrap_or_default()
@@ -108,6 +103,15 @@ impl Reply {
         let mut reply = Self::sse("");
         reply.content = Content::Pieces(pieces);
         (sender, reply)
+    }
+
+    /// 200 with a stream of events whose bytes come in pieces of that size, wherever that cuts them.
+    pub(crate) fn sse_in_pieces(body: &[u8], size: usize) -> Self {
+        let (sender, reply) = Self::events();
+        for piece in body.chunks(size) {
+            sender.send(piece.to_vec()).unwrap();
+        }
+        reply
     }
 
     /// These very bytes; then the connection is closed.
