@@ -13,7 +13,7 @@ use crate::cli::logging::{self, Levels};
 use crate::cli::{Failed, say};
 use crate::config::model::LogLevel;
 use crate::config::{
-    ConfigWatch, Loaded, Overrides, ProcessEnvironment, Report, Source, UrlOptions,
+    ConfigWatch, Loaded, Overrides, ProcessEnvironment, Reload, Report, Source, UrlOptions,
 };
 use crate::sidecar::{AdminPorts, Bound, Sidecar};
 
@@ -205,11 +205,15 @@ async fn follow(
     let handle = bound.handle();
     let reloads = watch.as_ref().map(|watch| {
         let handle = handle.clone();
+        let reloaded_levels = levels.clone();
         let mut receiver = watch.receiver();
         tokio::spawn(async move {
             while receiver.changed().await.is_ok() {
                 let reload = receiver.borrow_and_update().clone();
                 handle.reload(&reload);
+                if let Reload::Good(loaded) = &reload {
+                    reloaded_levels.set(loaded.config.observability.log.level);
+                }
             }
         })
     });

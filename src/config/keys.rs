@@ -32,9 +32,9 @@ sections! {
     ] later ["oauth", "tokenStore", "serverApi", "tunnels", "metadata"];
 
     LISTENER = "listeners[]" [
-        "name", "type", "listen", "basePath", "publicUrl", "maxBodyBytes", "rateLimit", "limits",
+        "name", "type", "listen", "basePath", "maxBodyBytes", "rateLimit", "limits",
         "allowFrom", "allowedOrigins", "allowedHosts", "inboundAuth", "allowUnauthenticated"
-    ] later ["surfaces", "cors", "tls", "server", "path", "register", "userToken", "restFacade", "eras"];
+    ] later ["publicUrl", "surfaces", "cors", "tls", "server", "path", "register", "userToken", "restFacade", "eras"];
     RATE_LIMIT = "rateLimit" ["perCaller"] later [];
     LISTENER_LIMITS = "listeners[].limits" ["concurrency"]
         later ["maxFrameBytes", "heartbeatTimeout"];

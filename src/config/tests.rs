@@ -245,7 +245,7 @@ fn every_section_is_read() {
 #[test]
 fn a_listener_is_read() {
     let text = format!(
-        "listeners: [{{name: a, listen: '[::1]:80', basePath: /x, publicUrl: https://p.example, \
+        "listeners: [{{name: a, listen: '[::1]:80', basePath: /x, \
          maxBodyBytes: 1, rateLimit: {{perCaller: 600/m}}, limits: {{concurrency: 2}}, \
          allowFrom: [10.0.0.0/8, '::1'], allowedOrigins: [https://app.example], \
          allowedHosts: [Sidecar:8000], inboundAuth: {{apiKeys: [{{valueFrom: {{env: K}}}}]}}}}]\n{}",

@@ -23,6 +23,7 @@ pub mod hold;
 pub mod inspect;
 pub mod learn;
 pub mod limit;
+pub mod log_bodies;
 mod media;
 #[cfg(feature = "metrics")]
 pub mod metrics;

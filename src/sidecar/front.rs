@@ -9,6 +9,7 @@ use crate::facts::Caller;
 use crate::layer::authenticate::{Anyone, ApiKeys, AuthenticateLayer, Authenticator, Challenge};
 use crate::layer::guard::{self, GuardLayer, Names, Reach};
 use crate::layer::inspect::{self, ByteBudget};
+use crate::layer::log_bodies::BodyLog;
 use crate::layer::wind_down::Signal;
 use crate::sidecar::router::Peer;
 use crate::sidecar::secrets::{Followed, Secrets};
@@ -22,6 +23,7 @@ pub(super) struct Front {
     pub(super) authenticate: AuthenticateLayer<Inbound>,
     pub(super) inspect: inspect::Params,
     pub(super) wind_down: Signal,
+    pub(super) bodies: BodyLog,
     pub(super) peer: Peer,
     /// Follows the files of its keys.
     _followed: Vec<Followed>,
@@ -33,6 +35,7 @@ impl Front {
         environment: &dyn Environment,
         budget: &ByteBudget,
         drain: &Drain,
+        bodies: &BodyLog,
     ) -> Result<Self, BoxError> {
         let mut secrets = Secrets::new(environment);
         let authenticate =
@@ -54,6 +57,7 @@ impl Front {
             authenticate,
             inspect,
             wind_down: drain.subscribe(),
+            bodies: bodies.clone(),
             peer,
             _followed: secrets.into_followed(),
         })

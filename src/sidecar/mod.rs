@@ -37,6 +37,7 @@ use crate::config::model::{Listener, RequireServers, SecretSource, Server};
 use crate::config::{Config, Environment, Loaded, ProcessEnvironment, Reload};
 use crate::error::BoxError;
 use crate::layer::inspect::ByteBudget;
+use crate::layer::log_bodies::BodyLog;
 use crate::layer::metrics::Families;
 use crate::session::{SessionKey, SessionKeys};
 use crate::sidecar::bound::BoundListener;
@@ -64,6 +65,7 @@ struct Shared {
     common: Common,
     budget: ByteBudget,
     drain: Drain,
+    bodies: BodyLog,
     gauges: Gauges,
     generation: Mutex<Generation>,
 }
@@ -123,6 +125,7 @@ impl Sidecar {
             registry,
             budget: ByteBudget::new(REQUEST_BYTES),
             drain: Drain::default(),
+            bodies: BodyLog::default(),
             generation: Mutex::new(Generation {
                 config: loaded.config.clone(),
                 digest: loaded.digest,
@@ -307,6 +310,9 @@ impl Shared {
         for (router, routes) in generation.listeners.iter().zip(tables) {
             router.swap(routes);
         }
+        let logged = &config.observability.log;
+        self.bodies
+            .set(logged.request_bodies, logged.response_bodies);
         generation.config = config.clone();
         generation.digest = digest;
         generation.servers = servers;
@@ -350,7 +356,14 @@ impl Shared {
                 return Ok(front.clone());
             }
             let environment = self.common.environment.as_ref();
-            Front::build(listener, environment, &self.budget, &self.drain).map(Arc::new)
+            Front::build(
+                listener,
+                environment,
+                &self.budget,
+                &self.drain,
+                &self.bodies,
+            )
+            .map(Arc::new)
         };
         config.listeners.iter().map(front).collect()
     }

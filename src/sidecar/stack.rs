@@ -11,6 +11,7 @@ use crate::layer::deadline::DeadlineLayer;
 use crate::layer::headers::FilterHeadersLayer;
 use crate::layer::inspect::InspectLayer;
 use crate::layer::limit::{self, Cap, LimitLayer};
+use crate::layer::log_bodies::LogBodiesLayer;
 use crate::layer::metrics::MetricsLayer;
 use crate::layer::rate::Rate;
 use crate::layer::rescue::RescueLayer;
@@ -64,6 +65,8 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
     let stack = server.hold.layer(stack);
     // Outside of hold, whose comments are no event; around the streams that it commits.
     let stack = WindDownLayer::new(front.wind_down.clone()).layer(stack);
+    // What callers said and were told, so outside of all that change it.
+    let stack = LogBodiesLayer::new(front.bodies.clone()).layer(stack);
     // First of those that need to know what a request is; whoever comes before has refused who may not even be read.
     let stack = InspectLayer::new(front.inspect.clone()).layer(stack);
     // Before a byte of the body is read, and after it is known whose share is used.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
+use http::HeaderName;
 
 use super::SecretSource;
 
@@ -19,8 +19,6 @@ pub struct Listener {
     /// What all paths of this listener start with; empty, or `/a/b`. Default: empty.
     /// A change: *next call*.
     pub base_path: String,
-    /// How clients reach it, where that is not `listen`. Default: unknown. A change: *next call*.
-    pub public_url: Option<Uri>,
     /// The largest request body, in bytes. Default: 10 MiB. A change: *next call*.
     pub max_body_bytes: usize,
     /// How many calls one caller may make in a time. Default: any number. A change: *next call*.
@@ -48,7 +46,6 @@ impl Listener {
             name: "default".to_owned(),
             listen,
             base_path: String::new(),
-            public_url: None,
             max_body_bytes: 10 * 1024 * 1024,
             rate_limit: None,
             limits: ListenerLimits::default(),

@@ -3,7 +3,7 @@
 use super::super::keys;
 use super::super::model::{ApiKey, InboundAuth, Listener, ListenerLimits};
 use super::header::header_name;
-use super::net::{address, base_path, host, network, origin, url};
+use super::net::{address, base_path, host, network, origin};
 use super::scalar::{boolean, choice, integer, name, rate};
 use super::secret::value_from;
 use super::{Field, Reader, Section, list};
@@ -21,7 +21,6 @@ pub(super) fn listener(reader: &Reader, field: Field<'_>) -> Option<Listener> {
     let listen = section.need("listen", "listen: 127.0.0.1:8000", address);
     listener.listen = listen.unwrap_or(listener.listen);
     section.set("basePath", &mut listener.base_path, base_path);
-    section.set_some("publicUrl", &mut listener.public_url, url);
     section.set(
         "maxBodyBytes",
         &mut listener.max_body_bytes,
