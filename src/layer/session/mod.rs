@@ -11,7 +11,7 @@
 //!    [`Cause::SessionLost`] (404). Inwards go the upstream's id, the [`OpenSession`] as an extension, and a
 //!    [`Pin`](crate::facts::Pin) where there are several endpoints.
 //! 4. A legacy call without an id passes without one: whether the server needs one is the server's to say (400).
-//! 5. No answer shows an upstream's id: the caller's own stands in its place, or nothing.
+//! 5. No answer, a modern one included, shows an upstream's id: the caller's own stands in its place, or nothing.
 //! 6. What a rebuild must bring back is noted once the server has accepted it: log level, subscriptions. DELETE ends the
 //!    session for good, if the server does not refuse it.
 //! 7. A legacy *request* whose caller leaves before its answer goes on in a task of its own, bounded in number and time
@@ -183,7 +183,8 @@ impl Plan {
         if call.era() == Era::Modern {
             request.headers_mut().remove(SESSION_ID);
             request.headers_mut().remove(LAST_EVENT_ID);
-            return Self::Pass;
+            // A server that is legacy in truth may answer with an id, which the caller would hold against the next.
+            return Self::Look(None);
         }
         let (wants_answer, id, step) = (call.wants_answer(), call.id_token(), Step::of(call));
         let cancelled = cancelled_id(call);
