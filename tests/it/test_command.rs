@@ -103,10 +103,15 @@ fn serve(io: Box<dyn Stream>, log: &Mutex<Vec<Seen>>, answer: impl Fn(&Seen) -> 
     log.lock().unwrap().push(request.clone());
     let (status, headers, body) = answer(&request);
     let length = body.len();
+    let kind = if headers.contains("content-type") {
+        ""
+    } else {
+        "content-type: application/json\r\n"
+    };
     // The client may be gone, which its own output shows.
     let _ = write!(
         io.get_mut(),
-        "HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\nconnection: close\r\n\
+        "HTTP/1.1 {status} Said\r\n{kind}connection: close\r\n\
          content-length: {length}\r\n{headers}\r\n{body}"
     );
     let _ = io.get_mut().flush();
@@ -487,4 +492,62 @@ fn what_is_used_wrongly_sends_nothing() {
         assert!(text.contains(says), "{arguments:?}: {text}");
     }
     assert!(server.seen().is_empty());
+}
+
+#[test]
+fn an_old_server_is_told_apart_from_no_server() {
+    let server = Server::start(|request, _| {
+        if request.method == "GET" && request.head.contains("accept: text/event-stream\r\n") {
+            let event = "event: endpoint\ndata: /messages\n\n".to_owned();
+            return (200, "content-type: text/event-stream\r\n".to_owned(), event);
+        }
+        (405, String::new(), String::new())
+    });
+    let (code, text) = test(&[&server.url()]);
+    assert!(text.contains("looks like HTTP+SSE of 2024-11-05"), "{text}");
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn a_modern_server_that_refuses_a_good_request_is_not_asked_to_initialize() {
+    let server = Server::start(|request, _| {
+        let error = json!({"code": -32020, "message": "headers and body disagree"});
+        let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": error});
+        (400, String::new(), body.to_string())
+    });
+    let (code, text) = test(&[&server.url()]);
+    let line = "  FAIL  mcp        server/discover refused: headers and body disagree\n";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(code, 1);
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
+fn another_kind_of_credential_is_named_and_the_advice_works() {
+    let server = Server::start(|request, port| {
+        if request
+            .head
+            .contains(&format!("authorization: {TOKEN}\r\n"))
+        {
+            return modern(request, port);
+        }
+        let challenge = "www-authenticate: Basic realm=\"a, b\"\r\n";
+        let status = if request.path == "/mcp" { 401 } else { 404 };
+        (status, challenge.to_owned(), String::new())
+    });
+    let (code, text) = test(&[&server.url()]);
+    assert!(
+        text.contains("  401   mcp        refused: Basic\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("  info  metadata   none about a protected resource\n"),
+        "{text}"
+    );
+    let advice = "outrigger test http://127.0.0.1:PORT/mcp --header 'Authorization: ${CREDENTIAL}'";
+    assert!(text.contains(advice), "{text}");
+    assert_eq!(code, 3);
+    let header = "Authorization: ${OUTRIGGER_TEST_TOKEN}";
+    let (code, text) = test(&[&server.url(), "--header", header]);
+    assert_eq!(code, 0, "{text}");
 }

@@ -212,7 +212,7 @@ impl Calls {
         if endpoint.and_then(Value::as_str) != Some("second") {
             return Err("the endpoint that is down has answered".into());
         }
-        match self.of_first("/failuresInARow") - before {
+        match self.of_first("/failuresInARow").saturating_sub(before) {
             1 => Ok("2 tries: connection refused, then answered".to_owned()),
             other => Err(Unexpected(format!(
                 "{other} tries were refused instead of 1"

@@ -96,3 +96,42 @@ impl fmt::Display for Line {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(call: Call, micros: u64, seen: Result<&str, &str>) -> Line {
+        Line {
+            call,
+            took: Duration::from_micros(micros),
+            seen: seen.map(str::to_owned).map_err(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn columns_stay_in_line() {
+        assert_eq!(
+            line(Call::Discover, 1_200, Ok("a note")).to_string(),
+            "  modern  server/discover         ok          1.2 ms  a note"
+        );
+        assert_eq!(
+            line(Call::Slow, 200_300, Ok("a note")).to_string(),
+            "  modern  tools/call slow         cancelled 200.3 ms  a note"
+        );
+        assert_eq!(
+            line(Call::DeleteAll, 100, Ok("a note")).to_string(),
+            "  modern  tools/call delete_all   denied      0.1 ms  a note"
+        );
+    }
+
+    #[test]
+    fn what_was_not_as_expected_is_marked() {
+        let failed = line(Call::Initialize, 1_000, Err("no session"));
+        assert_eq!(
+            failed.to_string(),
+            "  legacy  initialize              FAIL        1.0 ms  no session"
+        );
+        assert!(!failed.is_as_expected());
+    }
+}

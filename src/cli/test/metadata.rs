@@ -3,7 +3,8 @@
 //!
 //! Their addresses come from a server that is not trusted yet, so they are judged before anything is sent: https or the
 //! URL's own origin, and no private address unless the URL itself leads to one. An answer that redirects to another
-//! origin is not followed.
+//! origin is not followed. A name is looked up once to be judged and once more to connect; one that changes in between is
+//! not caught, which is why no credential and no secret of ours goes there.
 
 use std::net::IpAddr;
 
