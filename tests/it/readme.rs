@@ -137,3 +137,63 @@ fn readme_configuration_is_valid() {
     std::fs::remove_file(&file).unwrap();
     assert!(is_valid, "{said}");
 }
+
+/// The lines of a document's table whose first cell is inline code, by that cell.
+fn first_cells(text: &str, heading: &str) -> Vec<String> {
+    let section = text.split(heading).nth(1).expect("the heading");
+    section
+        .lines()
+        .skip_while(|line| !line.contains("| "))
+        .take_while(|line| line.contains("| "))
+        .filter_map(|line| line.split("| `").nth(1)?.split('`').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn architecture_names_the_layers_in_the_order_of_the_stack() {
+    let named = first_cells(
+        include_str!("../../ARCHITECTURE.md"),
+        "## The stack, outermost first",
+    );
+    let stack = include_str!("../../src/sidecar/stack.rs").to_lowercase();
+    let (attempt, route) = stack.split_once("fn route(").unwrap();
+    let outermost_first = |part: &str| -> Vec<String> {
+        let lines = part.lines().filter(|line| line.contains(".layer("));
+        lines.map(str::to_owned).rev().collect()
+    };
+    let built = [outermost_first(route), outermost_first(attempt)].concat();
+    let mut place = 0;
+    // `balance` and the connector are services, not layers, so no line puts them on.
+    for layer in named
+        .iter()
+        .filter(|name| !["balance", "connector"].contains(&name.as_str()))
+    {
+        let word = layer.replace('_', "");
+        let found = built
+            .iter()
+            .position(|line| line.replace('_', "").contains(&word));
+        let found = found.unwrap_or_else(|| panic!("{layer} is not in the stack"));
+        assert!(found >= place, "{layer} stands elsewhere in the stack");
+        place = found + 1;
+    }
+    // What is left is the seam, which is no concern of its own.
+    assert_eq!(named.len() - 2, built.len() - 1, "{named:?} {built:?}");
+}
+
+#[test]
+fn the_feature_table_is_that_of_the_manifest() {
+    let mut named = first_cells(include_str!("../../src/lib.rs"), "# Features");
+    let manifest = include_str!("../../Cargo.toml");
+    let section = manifest.split("[features]").nth(1).unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let mut features: Vec<_> = section
+        .lines()
+        .filter_map(|line| line.split_once(" = ["))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name != "default")
+        .collect();
+    named.sort();
+    features.sort();
+    assert_eq!(named, features);
+}
