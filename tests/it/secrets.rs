@@ -52,6 +52,14 @@ fn echo(seen: &Seen) -> Reply {
         "401" | "403" | "404" | "407" | "429" | "500" | "502" | "503" => {
             Reply::status(how.parse().unwrap())
         }
+        "rpc403" | "rpc404" | "rpc429" | "rpc500" => {
+            // A message is passed on; the headers that it comes with speak of our credential.
+            return Reply::json(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"no"}}"#)
+                .with_status(how[3..].parse().unwrap())
+                .header("www-authenticate", &format!("Bearer realm=\"{all}\""))
+                .header("proxy-authenticate", &format!("Basic realm=\"{all}\""))
+                .header("set-cookie", &format!("token={all}"));
+        }
         "302" => Reply::status(302).header("location", &format!("http://127.0.0.1:1/?{all}")),
         "307" => Reply::status(307).header("location", &format!("http://127.0.0.1:1/?{all}")),
         "html" => Reply::status(200),
@@ -79,9 +87,9 @@ fn echo(seen: &Seen) -> Reply {
 }
 
 /// What is rejected comes last: after that a credential is held back for a while.
-const WAYS: [&str; 15] = [
-    "well", "404", "407", "429", "500", "502", "503", "302", "307", "html", "garbage", "header",
-    "close", "403", "401",
+const WAYS: [&str; 19] = [
+    "well", "rpc403", "rpc404", "rpc429", "rpc500", "404", "407", "429", "500", "502", "503",
+    "302", "307", "html", "garbage", "header", "close", "403", "401",
 ];
 
 fn yaml(folder: &Folder, url: &str) -> String {

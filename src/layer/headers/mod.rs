@@ -10,8 +10,8 @@
 //!    `X-Forwarded-*`, `X-Real-IP`). [`Params`] refuses them when it is built.
 //! 3. A modern request takes no session with it: `Mcp-Session-Id` and `Last-Event-ID` are dropped (statement C94).
 //! 4. Then renamed headers get their new name, and fixed ones are set, in place of any that came in.
-//! 5. Outwards, the connection's headers, cookies, `Server`, `Alt-Svc` and the upstream's CORS headers are dropped. All
-//!    others pass, `Content-Encoding` among them.
+//! 5. Outwards, the connection's headers, cookies, `Server`, `Alt-Svc`, the upstream's CORS headers and its challenges
+//!    (they speak of our credential) are dropped. All others pass, `Content-Encoding` among them.
 //! 6. A fixed header whose secret is missing fails the call, unsent, with [`Cause::CredentialMissing`].
 //!
 //! Without a `Call` rule 3 does not apply; all else does. It stands outside `credential`, which has the last word on its

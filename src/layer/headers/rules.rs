@@ -141,6 +141,8 @@ pub(super) fn stays_behind(name: &HeaderName) -> bool {
     let name = name.as_str();
     is_of_connection(name)
         || matches!(name, "set-cookie" | "set-cookie2" | "server" | "alt-svc")
+        // Challenges speak of the credential that we sent.
+        || matches!(name, "www-authenticate" | "authentication-info" | "proxy-authentication-info")
         || name.starts_with("access-control-")
 }
 
