@@ -314,3 +314,46 @@ async fn s0_19_the_control_port_reloads_sets_the_log_level_and_drains() {
     let ended = program.ends().await;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.written);
 }
+
+#[tokio::test]
+async fn no_call_notices_twenty_reloads_under_load() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let sidecar = sidecar(&two(&kept, &changed, "0")).await;
+    let address = sidecar.address;
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let over = over.clone();
+        callers.spawn(async move {
+            let mut calls = 0;
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                let name = if number % 2 == 0 { "kept" } else { "changed" };
+                let answered = list(name).fetch(address).await;
+                assert_eq!(answered.text(), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+                calls += 1;
+            }
+            calls
+        });
+    }
+    for version in 1..=20 {
+        let before = changed.seen().len();
+        sidecar.reload(&two(&kept, &changed, &version.to_string()));
+        eventually("calls on the new stack", || {
+            changed.seen().len() > before + 8
+        })
+        .await;
+        assert_eq!(
+            changed.last().header("x-version"),
+            Some(version.to_string().as_str())
+        );
+    }
+    over.store(true, std::sync::atomic::Ordering::SeqCst);
+    let calls: usize = callers.join_all().await.into_iter().sum();
+    assert_eq!(
+        calls,
+        kept.seen().len() + changed.seen().len(),
+        "each call was sent once"
+    );
+    // Eight callers never need more than eight connections, however often the stack was made anew.
+    assert!(kept.connections() <= 8 && changed.connections() <= 8);
+}

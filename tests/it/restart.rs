@@ -456,3 +456,47 @@ async fn c48_a_lost_session_is_404_where_none_is_rebuilt() {
     assert_eq!(upstream.count("initialize"), 0);
     assert!(ran.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn sessions_of_an_endpoint_that_is_gone_are_rebuilt_at_the_other_and_no_tool_runs_twice() {
+    let ran = Arc::default();
+    let (here, there) = (Server::new(LEGACY, &ran), Server::new(LEGACY, &ran));
+    let (dies, lives) = (
+        here.start_at(ANYWHERE).await,
+        there.start_at(ANYWHERE).await,
+    );
+    let sidecar = sidecar(&format!(
+        "servers: [{{name: two, endpoints: [{{url: '{}'}}, {{url: '{}'}}], retry: {{backoff: {{initial: 1ms}}}}}}]",
+        dies.url(),
+        lives.url()
+    ))
+    .await;
+    let address = sidecar.address;
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        sessions.push(open(address).await);
+    }
+    let initializes = |server: &Server| server.initializes.load(Ordering::SeqCst);
+    assert_eq!((initializes(&here), initializes(&there)), (10, 10));
+    dies.kill().await;
+    let mut calls = JoinSet::new();
+    for (number, session) in sessions.into_iter().enumerate() {
+        for caller in 0..3 {
+            let session = session.clone();
+            calls
+                .spawn(async move { call(address, &session, &format!("{number}-{caller}")).await });
+        }
+    }
+    let did = calls.join_all().await;
+    assert!(
+        did.iter().all(|did| *did),
+        "none of them had been sent to where nobody is"
+    );
+    assert_eq!(
+        initializes(&there),
+        20,
+        "ten of its own, and ten that came over"
+    );
+    assert!(ran.lock().unwrap().values().all(|times| *times == 1));
+    assert_eq!(ran.lock().unwrap().len(), 60);
+}
