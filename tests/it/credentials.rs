@@ -337,3 +337,43 @@ async fn s0_33_the_credentials_header_and_template_can_be_set() {
     assert_eq!(seen.header("authorization"), None);
     assert!(seen.header("x-token").unwrap().ends_with(":service"));
 }
+
+#[tokio::test]
+async fn s0_19_s0_30_bodies_are_in_the_log_where_the_variables_ask_for_them() {
+    let upstream = server().await;
+    let url = upstream.url();
+    let arguments = ["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    for (level, asked, is_logged) in [
+        ("DEBUG", "true", true),
+        ("DEBUG", "false", false),
+        ("INFO", "true", false),
+    ] {
+        let variables = [
+            ("MCP_REMOTE_SERVER", url.as_str()),
+            ("LOG_LEVEL", level),
+            ("MCP_REMOTE_LOG_REQUESTS", asked),
+            ("MCP_REMOTE_LOG_RESPONSES", asked),
+        ];
+        let mut program = Program::start(&arguments, &variables);
+        let (address, _) = program.serves().await;
+        let request = modern(modern_body(
+            "1",
+            "tools/list",
+            r#""cursor":"in-the-request""#,
+        ));
+        assert_eq!(request.fetch(address).await.status, 200);
+        program.signal("TERM");
+        let ended = program.ends().await;
+        for text in ["in-the-request", r#"tools\":[]"#] {
+            let found = ended
+                .written
+                .replace('\\', "")
+                .contains(&text.replace('\\', ""));
+            assert_eq!(
+                found, is_logged,
+                "{level} {asked} {text}: {}",
+                ended.written
+            );
+        }
+    }
+}

@@ -100,7 +100,7 @@ fn yaml(folder: &Folder, url: &str) -> String {
         "listeners:\n\
          - listen: '127.0.0.1:0'\n  inboundAuth: {{apiKeys: [{{name: agent, valueFrom: {{file: '{inbound}'}}}}]}}\n\
          sessions: {{key: {{valueFrom: {{file: '{key}'}}}}}}\n\
-         observability: {{log: {{level: trace}}, metrics: {{listen: '127.0.0.1:0'}}}}\n\
+         observability: {{log: {{level: trace, bodies: {{requests: true, responses: true}}}}, metrics: {{listen: '127.0.0.1:0'}}}}\n\
          servers:\n\
          - {{name: bearer, endpoints: [{{url: '{url}'}}], auth: {{type: bearer, token: {{valueFrom: {{file: '{bearer}'}}}}}}, headers: {{static: [{{name: x-tenant-key, valueFrom: {{env: HEADER}}}}]}}, retry: {{backoff: {{initial: 1ms}}}}}}\n\
          - {{name: basic, endpoints: [{{url: '{url}'}}], auth: {{type: basic, username: robot, password: {{valueFrom: {{env: PASSWORD}}}}}}, retry: {{backoff: {{initial: 1ms}}}}}}\n\
@@ -159,9 +159,7 @@ async fn trouble(address: SocketAddr) -> String {
     );
     let nowhere = dressed(list(), "nowhere");
     let half = dressed(
-        Request::post(format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"{WRONG}"#
-        )),
+        Request::post(r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"#),
         "bearer",
     );
     let origin = dressed(list(), "bearer").header("origin", &format!("http://{WRONG}.example.com"));
@@ -224,7 +222,7 @@ async fn s0_26_c91_planted_secrets_come_out_nowhere_but_at_their_upstream() {
     program.signal("TERM");
     let ended = program.ends().await;
     assert!(
-        ended.written.contains("TRACE") || ended.written.contains("DEBUG"),
+        ended.written.contains("outrigger::bodies"),
         "{}",
         ended.written
     );
