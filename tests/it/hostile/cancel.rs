@@ -25,7 +25,10 @@ enum Form {
 
 /// No comments of ours in between, and no commitment: the table is about the upstream's forms of answers.
 const NO_HOLD: &str =
-    ", timeouts: {hold: off, request: 30s, methods: {tools/call: 30s}, streamIdle: 30s}";
+    ", timeouts: {hold: off, request: 60s, methods: {tools/call: 60s}, streamIdle: 60s}";
+
+/// Seconds, of which a busy machine does not use up half by itself. No deadline is shorter.
+const GRACE: u64 = 30;
 
 /// A call on its way, of which the upstream has given as much as its form says.
 struct Row {
@@ -63,7 +66,8 @@ impl Row {
             }
         })
         .await;
-        let rig = Rig::start(&upstream, NO_HOLD).await;
+        let grace = format!("shutdown: {{grace: {GRACE}s}}\n");
+        let rig = Rig::of(&(yaml(upstream.address, NO_HOLD, "") + &grace)).await;
         let client = Client::connect(rig.address, era).await;
         let id = json!("slow-7");
         let mut caller = client.open(&client.tool(&id, "slow")).await;
@@ -154,7 +158,7 @@ async fn client_cancels(era: Era, form: Form) {
 
 async fn deadline_passes(era: Era, form: Form) {
     let mut row = Row::begin(era, form).await;
-    skip(31).await;
+    skip(61).await;
     row.is_cancelled_upstream().await;
     let answer = within(row.caller.message()).await.unwrap();
     let (status, cause) = match form {
@@ -174,7 +178,9 @@ async fn deadline_passes(era: Era, form: Form) {
 async fn reload_changes_the_server(era: Era, form: Form) {
     let row = Row::begin(era, form).await;
     let changed = format!("{NO_HOLD}, headers: {{static: [{{name: X-New, value: \"1\"}}]}}");
-    row.rig.reload(&yaml(row.upstream.address, &changed, ""));
+    let grace = format!("shutdown: {{grace: {GRACE}s}}\n");
+    row.rig
+        .reload(&(yaml(row.upstream.address, &changed, "") + &grace));
     row.client.echo().await;
     let calls = row.upstream.seen("tools/call");
     assert_eq!(
@@ -188,7 +194,7 @@ async fn reload_changes_the_server(era: Era, form: Form) {
 async fn drain_within_the_grace(era: Era, form: Form) {
     let mut row = Row::begin(era, form).await;
     row.rig.handle.drain();
-    skip(4).await;
+    skip(GRACE / 2).await;
     assert!(!row.rig.has_ended());
     row.finish.open();
     let answer = within(row.caller.message()).await.unwrap();
@@ -203,7 +209,7 @@ async fn drain_within_the_grace(era: Era, form: Form) {
 async fn drain_after_the_grace(era: Era, form: Form) {
     let mut row = Row::begin(era, form).await;
     row.rig.handle.drain();
-    skip(6).await;
+    skip(GRACE + 1).await;
     row.rig.ended().await;
     row.is_cancelled_upstream().await;
     let left = row.caller.rest().await;
@@ -215,12 +221,12 @@ async fn drain_while_detached(form: Form, end: End) {
     row.caller = Conn::to(row.rig.address).await;
     row.rig.until("/servers/up/sessions/detached", 1).await;
     row.rig.handle.drain();
-    skip(4).await;
+    skip(GRACE / 2).await;
     assert!(!row.rig.has_ended());
     match end {
         End::WithinTheGrace => row.runs_to_its_end().await,
         End::After => {
-            skip(2).await;
+            skip(GRACE / 2 + 1).await;
             row.is_cancelled_upstream().await;
         }
     }

@@ -2,7 +2,13 @@
 //!
 //! Time is the tests' own: [`rig::skip`] moves it. Peers are plain sockets, so that each byte is a test's decision.
 
+mod answers;
 mod cancel;
+mod client;
+mod limits;
 mod peer;
+mod pool;
 mod rig;
+mod server;
+mod slow;
 mod wire;

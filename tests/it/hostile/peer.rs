@@ -105,6 +105,19 @@ impl Conn {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
+    /// Reads and forgets so many bytes; whether there were as many.
+    pub(crate) async fn skip(&mut self, bytes: usize) -> bool {
+        let mut skipped = 0;
+        while skipped < bytes {
+            if !self.more().await {
+                return false;
+            }
+            skipped += self.buffer.len();
+            self.buffer.clear();
+        }
+        true
+    }
+
     /// Reads and forgets until the other side closes.
     pub(crate) async fn closed(&mut self) {
         while self.more().await {
@@ -294,6 +307,11 @@ impl Client {
         within(conn.message()).await.expect("no answer")
     }
 
+    /// Calls the tool that hostile servers answer in their way.
+    pub(crate) async fn bad(&self) -> Message {
+        self.send(&self.tool(&json!("bad-1"), "bad")).await
+    }
+
     /// Calls the tool that always works, and is answered.
     pub(crate) async fn echo(&self) {
         let answer = self.send(&self.tool(&json!("well"), "echo")).await;
@@ -329,4 +347,4 @@ impl Gate {
 }
 
 /// How long a condition may take to become true, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

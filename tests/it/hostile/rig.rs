@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outrigger::config::{Config, Reload};
 use outrigger::sidecar::{AdminPorts, Handle, Sidecar};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::peer::{Conn, PATIENCE, Upstream};
 
@@ -119,7 +120,6 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let until = Instant::now() + PATIENCE;
     loop {
-        // Real time, which `skip` does not move.
         tokio::select! {
             biased;
             output = &mut future => return output,
@@ -156,4 +156,14 @@ pub(crate) async fn skip(seconds: u64) {
         }
     }
     breathe().await;
+}
+
+/// How much memory of its own the process has, in bytes.
+pub(crate) fn memory() -> usize {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let private = rollup
+        .lines()
+        .filter(|line| line.starts_with("Private_Dirty:") || line.starts_with("Private_Clean:"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    private.sum::<usize>() * 1024
 }
