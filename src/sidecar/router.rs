@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use crate::body::Body;
 use crate::error::{self, Addressee, BoxError, Cause, Failure};
+use crate::facts::Facts;
 use crate::layer::guard::PeerAddr;
 use crate::transport::listener::{Answer, RouteFuture};
 
@@ -175,15 +176,24 @@ impl Answer for Router {
         let routes = self.routes.load();
         match routes.find(request.uri().path()) {
             Some(route) => route.call(request, peer),
-            None => no_route(&routes),
+            None => no_route(&routes, request),
         }
     }
 }
 
-fn no_route(routes: &Routes) -> RouteFuture {
+/// Nobody counts what belongs to no server; the access line is written here.
+fn no_route<B>(routes: &Routes, mut request: Request<B>) -> RouteFuture {
+    let facts = Facts::of(&mut request);
     let paths = serde_json::json!({ "paths": routes.paths() });
     let failure = Failure::unsent(Cause::NoRoute).with_data(paths);
-    let response = error::answer(&failure, &Addressee::default());
+    let response = error::answer(&failure, &Addressee::of(&request));
+    tracing::debug!(
+        target: "outrigger::access",
+        request_id = %facts.request_id(),
+        status = response.status().as_u16(),
+        cause = Cause::NoRoute.as_str(),
+        "call"
+    );
     Box::pin(std::future::ready(Ok(response)))
 }
 
@@ -213,7 +223,7 @@ mod tests {
         let route: Arc<dyn Route> = Arc::new(Nothing);
         let mut routes = Routes::default();
         routes.mount("/mcp", &route);
-        let response = no_route(&routes).await.unwrap();
+        let response = no_route(&routes, Request::new(())).await.unwrap();
         assert_eq!(response.status(), 404);
         let body = http_body_util::BodyExt::collect(response.into_body())
             .await
