@@ -347,4 +347,4 @@ impl Gate {
 }
 
 /// How long a condition may take to become true, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

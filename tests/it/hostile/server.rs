@@ -213,7 +213,7 @@ async fn closes_everywhere(answer: String) {
             } else if !is_json {
                 // Whatever came before, the end of it is an answer for the call, in an event of its own.
                 let text = got.text();
-                let last = text.trim_end().rsplit("\n").next().unwrap();
+                let last = text.trim_end().rsplit('\n').next().unwrap();
                 let last: Value = serde_json::from_str(last.trim_start_matches("data: ")).unwrap();
                 let is_whole = last == result(&json!("bad-1"));
                 assert!(
