@@ -240,6 +240,7 @@ impl<B> fmt::Debug for ResponseBody<B> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::fmt::Write as _;
     use std::sync::Mutex;
 
     use http_body_util::{BodyExt, Full};
@@ -277,7 +278,7 @@ mod tests {
 
     impl Visit for Line {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            self.0 += &format!("{field}={value:?} ");
+            let _ = write!(self.0, "{field}={value:?} ");
         }
     }
 

@@ -21,7 +21,7 @@ use crate::layer::deadline::{Deadline, DeadlineLayer};
 use crate::layer::headers::{FilterHeaders, FilterHeadersLayer, Params as HeaderParams};
 use crate::layer::hold::{self, HoldLayer};
 use crate::layer::learn::LearnLayer;
-use crate::layer::metrics::{Families, ServerFamilies};
+use crate::layer::metrics::{Families, ServerFamilies, TimeAttempts};
 use crate::layer::policy::{self, Glob, RestrictToolsLayer};
 use crate::layer::rejoin::{Rebuild, RejoinLayer, RejoinParams};
 use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls, ToolHints};
@@ -72,8 +72,9 @@ impl Common {
 }
 
 /// The stack of one attempt, at one endpoint.
-pub(super) type Attempt =
-    BoxBody<Deadline<FilterHeaders<InjectCredential<Dialect<Connector>, StaticCredential>>>>;
+pub(super) type Attempt = BoxBody<
+    TimeAttempts<Deadline<FilterHeaders<InjectCredential<Dialect<Connector>, StaticCredential>>>>,
+>;
 
 impl ServerState {
     /// Makes the layers of `config`, with what of `before` outlives a change.
@@ -90,22 +91,24 @@ impl ServerState {
             Some(before) if before.shares_connections_with(config) => before.connectors.clone(),
             _ => connectors(config)?,
         };
-        let attempts = connectors.iter().map(|connector| {
+        let families = before.map_or_else(
+            || common.families.server(config.name.as_str().into()),
+            |before| before.families.clone(),
+        );
+        let attempts = connectors.iter().enumerate().map(|(place, connector)| {
             let origin = connector.endpoint().origin().clone();
             let deadline = DeadlineLayer::new(timeouts(config)).at(origin.clone());
+            let credential = credential.clone().at(origin);
             stack::attempt(
                 connector,
+                &families.time_attempts(place),
                 &deadline,
                 &headers,
-                &credential.clone().at(origin),
+                &credential,
             )
         });
         Ok(Self {
             config: config.clone(),
-            families: before.map_or_else(
-                || common.families.server(config.name.as_str().into()),
-                |before| before.families.clone(),
-            ),
             hold: HoldLayer::new(hold_params(config)),
             sessions: match before {
                 // What changes in a session names endpoints by their place.
@@ -120,6 +123,7 @@ impl ServerState {
             retry: RetryLayer::new(retry_params(config, &catalog)),
             catalog,
             upstream: Balance::new(attempts, choice(config.load_balancing.policy)),
+            families,
             connectors,
             _followed: secrets.into_followed(),
         })

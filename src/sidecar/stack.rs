@@ -12,7 +12,7 @@ use crate::layer::headers::FilterHeadersLayer;
 use crate::layer::inspect::InspectLayer;
 use crate::layer::limit::{self, Cap, LimitLayer};
 use crate::layer::log_bodies::LogBodiesLayer;
-use crate::layer::metrics::MetricsLayer;
+use crate::layer::metrics::{MetricsLayer, TimeAttemptsLayer};
 use crate::layer::rate::Rate;
 use crate::layer::rescue::RescueLayer;
 use crate::layer::session::SessionLayer;
@@ -27,6 +27,7 @@ use crate::transport::dialect::DialectLayer;
 /// The layers of one attempt at one endpoint, innermost first.
 pub(super) fn attempt(
     connector: &Connector,
+    timed: &TimeAttemptsLayer,
     deadline: &DeadlineLayer,
     headers: &FilterHeadersLayer,
     credential: &InjectCredentialLayer<StaticCredential>,
@@ -40,6 +41,8 @@ pub(super) fn attempt(
     let stack = headers.layer(stack);
     // Around one attempt: what it bounds can be tried again elsewhere.
     let stack = deadline.layer(stack);
+    // Around one attempt, so that those that ran into their deadline are in it too.
+    let stack = timed.layer(stack);
     // The seam: above it layers make answers of their own, and endpoints have one type.
     BoxBodyLayer::new().layer(stack)
 }

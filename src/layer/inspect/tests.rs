@@ -31,7 +31,7 @@ async fn send(
         let facts = Facts::get(&request).unwrap();
         let seen = json!({
             "era": call.era().as_str(),
-            "revision": call.revision().map(|revision| revision.as_str()),
+            "revision": call.revision().map(Revision::as_str),
             "method": call.method_name(),
             "subject": call.subject(),
             "tool": facts.tool(),

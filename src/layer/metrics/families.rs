@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use crate::error::{BoxError, Cause};
+use crate::layer::metrics::attempt::TimeAttemptsLayer;
 use crate::layer::metrics::outcome::Outcome;
 use crate::mcp::method::Method;
 
@@ -29,6 +30,7 @@ pub struct Families {
     requests: IntCounterVec,
     errors: IntCounterVec,
     duration: HistogramVec,
+    attempts: HistogramVec,
     in_flight: IntGaugeVec,
     streams: IntGaugeVec,
     events: IntCounterVec,
@@ -61,7 +63,17 @@ impl Families {
             &["server", "method", "outcome"],
         )?;
         registry.register(Box::new(duration.clone()))?;
+        let attempts = HistogramVec::new(
+            HistogramOpts::new(
+                "outrigger_attempt_duration_seconds",
+                "How long one try at an endpoint took, to its first answer or its failure.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["server", "endpoint"],
+        )?;
+        registry.register(Box::new(attempts.clone()))?;
         Ok(Self {
+            attempts,
             requests: counter(
                 "outrigger_requests_total",
                 "Calls that have ended.",
@@ -190,6 +202,12 @@ impl ServerFamilies {
             before - before / 8 + micros / 8
         };
         self.latency.store(mean.max(1), Ordering::Relaxed);
+    }
+
+    /// The layer that times each try at the endpoint in this place.
+    pub fn time_attempts(&self, endpoint: usize) -> TimeAttemptsLayer {
+        let labels = [&*self.server, &endpoint.to_string()];
+        TimeAttemptsLayer::new(self.families.attempts.with_label_values(&labels))
     }
 
     /// Counts a call that has ended.

@@ -15,8 +15,11 @@
 //! It needs no `Call`: without what `inspect` would write into the `Facts`, method, tool and era are unknown, and every
 //! request but a GET is load.
 //!
+//! 7. Attempts are timed by a layer of their own ([`TimeAttemptsLayer`]), next to the endpoint.
+//!
 //! It deliberately leaves out: spans (`trace`), and what is known only at the time of a scrape (connections, sessions).
 
+mod attempt;
 mod body;
 mod families;
 mod outcome;
@@ -37,6 +40,7 @@ use crate::error::{BoxError, Cause};
 use crate::facts::Facts;
 use crate::layer::metrics::body::Observer;
 
+pub use attempt::{TimeAttempts, TimeAttemptsLayer};
 pub use body::ResponseBody;
 pub use families::{Families, MAX_TOOLS, ServerFamilies};
 pub use outcome::Outcome;

@@ -211,3 +211,22 @@ async fn rule_4_a_tool_has_a_label_once_a_call_has_succeeded() {
     counted.has(r#"outrigger_requests_total{method="tools/call",outcome="ok",server="wiki",tool="_other"} 5"#);
     counted.has(r#"outrigger_requests_total{method="tools/call",outcome="rpc_error",server="wiki",tool="_other"} 1"#);
 }
+
+#[tokio::test]
+async fn rule_7_each_try_is_timed_and_a_stream_is_not() {
+    let counted = Counted::new();
+    let inner =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let service = counted.families.time_attempts(1).layer(inner);
+    service
+        .clone()
+        .oneshot(Request::post("/").body(()).unwrap())
+        .await
+        .unwrap();
+    let mut stream = Request::get("/").body(()).unwrap();
+    let form = crate::call::Form::Stream;
+    let call = crate::call::Call::new(form, crate::mcp::revision::Era::Legacy, None, Bytes::new());
+    stream.extensions_mut().insert(call);
+    service.oneshot(stream).await.unwrap();
+    counted.has(r#"outrigger_attempt_duration_seconds_count{endpoint="1",server="wiki"} 1"#);
+}
