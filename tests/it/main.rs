@@ -15,6 +15,7 @@
     reason = "a case is read from top to bottom, and runs once"
 )]
 
+mod access;
 mod balancing;
 mod credentials;
 mod demo;
