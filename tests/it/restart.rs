@@ -393,6 +393,15 @@ impl Streaming {
     }
 }
 
+/// Where each GET asked to go on.
+fn resumes(seen: &[Seen]) -> Vec<Option<String>> {
+    let gets = seen
+        .iter()
+        .filter(|seen| seen.head.start.starts_with("GET"));
+    gets.map(|seen| seen.header("last-event-id").map(str::to_owned))
+        .collect()
+}
+
 #[tokio::test]
 async fn c54_a_get_stream_goes_on_over_a_restart_with_log_level_and_subscriptions() {
     let (server, upstream) = Streaming::start_at("first", ANYWHERE).await;
@@ -418,22 +427,29 @@ async fn c54_a_get_stream_goes_on_over_a_restart_with_log_level_and_subscription
     // The server asks for a short pause, so that nobody waits for the usual one.
     server.sends("retry: 1\nid: a_1\ndata: {\"n\":1}\n\n").await;
     stream.until("{\"n\":1}\n\n").await;
+    // The server ends the stream: it is opened again where it ended.
+    server.streams.lock().unwrap().clear();
+    server.sends("id: a_2\ndata: {\"n\":2}\n\n").await;
+    assert_eq!(stream.until("\n\n").await, "id: a_2\ndata: {\"n\":2}\n\n");
+    assert_eq!(resumes(&upstream.seen()), [None, Some("a_1".to_owned())]);
 
     let place = upstream.address;
     upstream.kill().await;
     let (server, upstream) = Streaming::start_at("second", place).await;
-    server.sends("id: b_1\ndata: {\"n\":2}\n\n").await;
-    stream.until("data: {\"n\":2}\n\n").await;
+    server.sends("id: b_1\ndata: {\"n\":3}\n\n").await;
+    stream.until("data: {\"n\":3}\n\n").await;
     assert_eq!(upstream.count("initialize"), 1);
     assert_eq!(upstream.count("notifications/initialized"), 1);
     let seen = upstream.seen();
+    // Ids begin anew with the session.
+    assert_eq!(resumes(&seen), [Some("a_2".to_owned()), None]);
     let told = |method: &str| -> Vec<serde_json::Value> {
         let these = seen.iter().filter(|seen| seen.method() == method);
         these.map(|seen| seen.json()["params"].clone()).collect()
     };
     assert_eq!(told("logging/setLevel"), [json!({"level": "debug"})]);
     assert_eq!(told("resources/subscribe"), [json!({"uri": "file:///a"})]);
-    assert_eq!(call(sidecar.address, &session, "x").await, false);
+    assert!(!call(sidecar.address, &session, "x").await);
     assert_eq!(upstream.last().header("mcp-session-id"), Some("second"));
 }
 
