@@ -190,9 +190,6 @@ causes! {
     /// The upstream has forgotten the session, and it could not be rebuilt.
     SessionLost "session_lost" Caller 404 SESSION_NOT_FOUND "http_request_denied"
         "Session not found" "start a new session with initialize";
-    /// A legacy message that belongs to a session does not name one.
-    SessionMissing "session_missing" Caller 400 INVALID_REQUEST "http_request_denied"
-        "Mcp-Session-Id header is required" "start with initialize, and send back the Mcp-Session-Id of its answer";
     /// The upstream refused our credential.
     Unauthorized "unauthorized" Credential 502 INTERNAL_ERROR "http_request_denied"
         "401 Unauthorized: {} refused the sidecar's credential" "check the server's auth: is the token right, and has it expired?";
@@ -277,9 +274,6 @@ causes! {
     /// The policy hides or refuses it.
     PolicyDenied "policy_denied" Caller 200 INVALID_PARAMS "http_request_denied"
         "Unknown tool" "the sidecar's policy does not offer it";
-    /// The process is about to end.
-    ShuttingDown "shutting_down" Us 503 INTERNAL_ERROR "destination_unavailable"
-        "The sidecar is shutting down" "send it again, to another instance";
     /// Something in the sidecar broke.
     Internal "internal" Us 500 INTERNAL_ERROR "proxy_internal_error"
         "The sidecar failed" "report it, with the request id";
@@ -550,10 +544,7 @@ fn is_retryable(failure: &Failure) -> bool {
 
 fn status_for(failure: &Failure, to: &Addressee) -> StatusCode {
     let status = failure.status.unwrap_or_else(|| failure.cause.status());
-    let means_session = matches!(
-        failure.cause,
-        Cause::SessionLost | Cause::SessionMissing | Cause::BadVersionHeader
-    );
+    let means_session = matches!(failure.cause, Cause::SessionLost | Cause::BadVersionHeader);
     let ends_session = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
     if to.era == Some(Era::Legacy) && to.id.is_some() && ends_session && !means_session {
         StatusCode::OK

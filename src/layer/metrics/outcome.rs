@@ -91,7 +91,6 @@ impl Outcome {
             | Cause::StreamsExhausted
             | Cause::ConnectionLost
             | Cause::NoEndpoint
-            | Cause::ShuttingDown
             | Cause::Internal => Self::Unavailable,
             _ => Self::HttpError,
         }

@@ -30,10 +30,7 @@ const ELSEWHERE: &[&str] = &[
     "stream_idle",
     "total_timeout",
     "overloaded",
-    "shutting_down",
     "internal",
-    // Nobody says so: whether there must be a session is the server's to say.
-    "session_missing",
 ];
 
 /// All access lines of this thread.
