@@ -7,6 +7,7 @@
 //! 3. Spans point into [`Call::body`], which is the body of the request.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -28,9 +29,12 @@ pub enum Form {
     End,
 }
 
-/// What a request carries.
+/// What a request carries. A clone is the same call, and costs next to nothing: layers keep one for what may come after.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct Call(Arc<Content>);
+
+#[derive(Debug)]
+struct Content {
     form: Form,
     era: Era,
     revision: Option<Revision>,
@@ -44,42 +48,42 @@ impl Call {
     /// it offers.
     #[must_use]
     pub fn new(form: Form, era: Era, revision: Option<Revision>, body: Bytes) -> Self {
-        Self {
+        Self(Arc::new(Content {
             form,
             era,
             revision,
             body,
-        }
+        }))
     }
 
     /// What it is.
     #[must_use]
     pub fn form(&self) -> &Form {
-        &self.form
+        &self.0.form
     }
 
     /// The caller's era.
     #[must_use]
     pub fn era(&self) -> Era {
-        self.era
+        self.0.era
     }
 
     /// The revision that the request names.
     #[must_use]
     pub fn revision(&self) -> Option<Revision> {
-        self.revision
+        self.0.revision
     }
 
     /// The bytes that the spans point into.
     #[must_use]
     pub fn body(&self) -> &Bytes {
-        &self.body
+        &self.0.body
     }
 
     /// The one message, if it is one.
     #[must_use]
     pub fn message(&self) -> Option<&Message> {
-        match &self.form {
+        match &self.0.form {
             Form::Message(message) => Some(message),
             _ => None,
         }
@@ -96,7 +100,7 @@ impl Call {
     pub fn method_name(&self) -> Option<Cow<'_, str>> {
         self.message()?
             .method
-            .map(|name: MethodName| name.name(&self.body))
+            .map(|name: MethodName| name.name(&self.0.body))
     }
 
     /// What the request is about: the tool, prompt or resource.
@@ -104,7 +108,7 @@ impl Call {
     pub fn subject(&self) -> Option<Cow<'_, str>> {
         self.message()?
             .subject()
-            .map(|text| text.decode(&self.body))
+            .map(|text| text.decode(&self.0.body))
     }
 
     /// The id of a request, in its JSON spelling; nothing for what has no answer.
@@ -113,13 +117,13 @@ impl Call {
         let message = self.message()?;
         let id = (message.kind == Kind::Request).then_some(message.id)??;
         let (start, end) = (id.start as usize, id.end as usize);
-        (end <= self.body.len()).then(|| self.body.slice(start..end))
+        (end <= self.0.body.len()).then(|| self.0.body.slice(start..end))
     }
 
     /// Whether an answer with a JSON-RPC message is due: a request, or a batch with one in it.
     #[must_use]
     pub fn wants_answer(&self) -> bool {
-        match &self.form {
+        match &self.0.form {
             Form::Message(message) => message.kind == Kind::Request,
             Form::Batch(parts) => parts.iter().any(|(_, part)| part.kind == Kind::Request),
             Form::Stream | Form::End => false,
@@ -130,7 +134,7 @@ impl Call {
     /// connection and a cap of its own, is no load, and is not timed out for being silent.
     #[must_use]
     pub fn is_stream(&self) -> bool {
-        match &self.form {
+        match &self.0.form {
             Form::Stream => true,
             Form::Message(message) => message.known_method() == Some(Method::Listen),
             Form::Batch(_) | Form::End => false,
@@ -140,7 +144,7 @@ impl Call {
     /// Whether it may be sent again although an earlier try may have been executed. A batch may if all its parts may.
     #[must_use]
     pub fn is_safe_to_repeat(&self) -> bool {
-        match &self.form {
+        match &self.0.form {
             Form::Message(message) => is_safe(message),
             Form::Batch(parts) => parts.iter().all(|(_, part)| is_safe(part)),
             Form::Stream => true,

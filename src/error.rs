@@ -435,8 +435,11 @@ impl Addressee {
     /// Reads it off a request: its [`Call`] and its [`Facts`], as far as they are there.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        let call = request.extensions().get::<Call>();
-        let facts = Facts::get(request);
+        Self::to(request.extensions().get::<Call>(), Facts::get(request))
+    }
+
+    /// The same of what was kept of a request.
+    pub(crate) fn to(call: Option<&Call>, facts: Option<&Facts>) -> Self {
         Self {
             era: call.map(Call::era),
             id: call.and_then(Call::id_token),

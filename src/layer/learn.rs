@@ -103,22 +103,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let kind = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .map_or(&b""[..], |kind| kind.as_bytes());
-        let form = match this.catalog {
-            Some(_) if kind.starts_with(b"text/event-stream") => {
-                Some(Form::Events(Decoder::new(MAX_LIST)))
-            }
-            Some(_) if kind.starts_with(b"application/json") => Some(Form::Json(BytesMut::new())),
-            _ => None,
-        };
-        let reader = this
-            .catalog
-            .take()
-            .zip(form)
-            .map(|(catalog, form)| Reader { catalog, form });
+        let reader = this.catalog.take().and_then(|catalog| {
+            let kind = response.headers().get(header::CONTENT_TYPE)?.as_bytes();
+            let form = if kind.starts_with(b"text/event-stream") {
+                Form::Events(Decoder::new(MAX_LIST))
+            } else if kind.starts_with(b"application/json") {
+                Form::Json(BytesMut::new())
+            } else {
+                return None;
+            };
+            Some(Reader { catalog, form })
+        });
         Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, reader })))
     }
 }

@@ -131,11 +131,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let is_stream = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        let watched = this.farewell.take().filter(|_| is_stream).map(Watched::new);
+        let is_stream = || {
+            response
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+        };
+        let watched = this
+            .farewell
+            .take()
+            .filter(|_| is_stream())
+            .map(Watched::new);
         Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, watched })))
     }
 }

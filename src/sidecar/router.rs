@@ -8,7 +8,6 @@
 //! 2. Another path is 404 with the paths that there are in its help.
 //! 3. A swap of the table is one pointer; a call that has begun goes on with the stack that it began with.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -120,27 +119,34 @@ where
 /// Paths and the stacks behind them.
 #[derive(Default)]
 pub struct Routes {
-    by_path: HashMap<Box<str>, Arc<dyn Route>>,
+    /// In the order of the paths. There are few, and to compare some costs less than to hash one.
+    by_path: Vec<(Box<str>, Arc<dyn Route>)>,
 }
 
 impl Routes {
     /// Mounts a stack at a path. One that is taken stays as it is.
     pub(crate) fn mount(&mut self, path: &str, route: &Arc<dyn Route>) {
-        self.by_path
-            .entry(path.trim_end_matches('/').into())
-            .or_insert_with(|| Arc::clone(route));
+        let path = path.trim_end_matches('/');
+        if let Err(at) = self.place(path) {
+            self.by_path.insert(at, (path.into(), Arc::clone(route)));
+        }
     }
 
     /// The paths, in order.
     #[must_use]
     pub fn paths(&self) -> Vec<&str> {
-        let mut paths: Vec<_> = self.by_path.keys().map(AsRef::as_ref).collect();
-        paths.sort_unstable();
-        paths
+        self.by_path.iter().map(|(path, _)| &**path).collect()
     }
 
     fn find(&self, path: &str) -> Option<&Arc<dyn Route>> {
-        self.by_path.get(path.strip_suffix('/').unwrap_or(path))
+        let at = self.place(path.strip_suffix('/').unwrap_or(path)).ok()?;
+        self.by_path.get(at).map(|(_, route)| route)
+    }
+
+    /// Where a path is, or would be.
+    fn place(&self, path: &str) -> Result<usize, usize> {
+        self.by_path
+            .binary_search_by(|(other, _)| (**other).cmp(path))
     }
 }
 

@@ -68,7 +68,8 @@ pub(super) fn is_loopback_origin(origin: &str) -> bool {
 /// Whether `host` or `host:port` means this very machine, whatever a name server says.
 pub(super) fn is_loopback_authority(authority: &str) -> bool {
     let host = host_of(authority);
-    if host.eq_ignore_ascii_case("localhost") {
+    // The usual one, without reading it as an address.
+    if host == "127.0.0.1" || host.eq_ignore_ascii_case("localhost") {
         return true;
     }
     let address = host

@@ -162,7 +162,7 @@ enum May {
 struct Held {
     may: May,
     params: Params,
-    to: Addressee,
+    call: Call,
     facts: Option<Facts>,
 }
 
@@ -186,22 +186,28 @@ impl Held {
         Some(Self {
             may,
             params,
-            to: Addressee::of(request),
+            call: call.clone(),
             facts: Facts::get(request).cloned(),
         })
     }
 
     fn stream(self) -> Box<Stream> {
-        Box::new(Stream::new(self.params.keep_alive, self.to, self.facts))
+        let to = Addressee::to(Some(&self.call), self.facts.as_ref());
+        Box::new(Stream::new(self.params.keep_alive, to, self.facts))
     }
 }
 
 fn accepts_events(headers: &HeaderMap) -> bool {
+    if headers
+        .get(ACCEPT)
+        .is_some_and(|value| value == media::USUAL_ACCEPT)
+    {
+        return true;
+    }
     let name = media::EVENT_STREAM.as_bytes();
     headers.get_all(ACCEPT).iter().any(|value| {
         let value = value.as_bytes();
-        value == media::USUAL_ACCEPT.as_bytes()
-            || memchr::memmem::find(value, name).is_some()
+        memchr::memmem::find(value, name).is_some()
             || value
                 .windows(name.len())
                 .any(|part| part.eq_ignore_ascii_case(name))

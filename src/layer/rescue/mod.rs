@@ -130,11 +130,10 @@ where
 
 /// What of a request decides over its answer.
 struct Judge {
-    to: Addressee,
+    call: Option<Call>,
     facts: Option<Facts>,
     asks: Asks,
     is_in_session: bool,
-    is_safe_to_repeat: bool,
     clock: Clock,
 }
 
@@ -171,11 +170,10 @@ impl Judge {
         });
         let is_legacy = call.is_some_and(|call| call.era() == Era::Legacy);
         Self {
-            to: Addressee::of(request),
+            call: call.cloned(),
             facts: Facts::get(request).cloned(),
             asks,
             is_in_session: is_legacy && request.headers().contains_key(SESSION_ID),
-            is_safe_to_repeat: call.is_some_and(Call::is_safe_to_repeat),
             clock,
         }
     }
@@ -225,7 +223,8 @@ impl Judge {
             StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::REQUEST_TIMEOUT
         );
         if cause == Cause::UpstreamError {
-            let is_retryable = self.is_safe_to_repeat && matches!(status.as_u16(), 502..=504);
+            let is_safe_to_repeat = self.call.as_ref().is_some_and(Call::is_safe_to_repeat);
+            let is_retryable = is_safe_to_repeat && matches!(status.as_u16(), 502..=504);
             failure = failure.with_data(serde_json::json!({
                 "retryable": is_retryable,
                 "upstreamStatus": status.as_u16(),
@@ -250,7 +249,7 @@ impl Judge {
             source = StdError::source(failure).map(tracing::field::display),
             "call failed"
         );
-        answer(failure, &self.to)
+        answer(failure, &Addressee::to(self.call.as_ref(), self.facts.as_ref()))
     }
 }
 

@@ -21,6 +21,7 @@ use super::{Shared, verdict};
 use crate::call::Call;
 use crate::error::BoxError;
 use crate::facts::{Facts, Pin as PinTo};
+use crate::session::OpenSession;
 
 /// What of a request is kept for another attempt.
 pub(super) struct Kept {
@@ -34,13 +35,27 @@ pub(super) struct Kept {
     version: Version,
     // A list instead of a map: most calls are sent once, and a map costs four times as much to copy.
     headers: Vec<(HeaderName, HeaderValue)>,
-    extensions: Extensions,
+    call: Call,
+    session: Option<Arc<OpenSession>>,
+    pin: Option<PinTo>,
+    /// All of them, if there are others than those above.
+    extensions: Option<Extensions>,
     body: Full<Bytes>,
 }
 
 impl Kept {
-    pub(super) fn of(request: &Request<Full<Bytes>>, facts: Facts, shared: Arc<Shared>) -> Self {
+    pub(super) fn of(
+        request: &Request<Full<Bytes>>,
+        call: Call,
+        facts: Facts,
+        shared: Arc<Shared>,
+    ) -> Self {
         let headers = request.headers().iter();
+        let extensions = request.extensions();
+        let session = extensions.get::<Arc<OpenSession>>().cloned();
+        let pin = extensions.get::<PinTo>().cloned();
+        // A copy of the map costs more than all the rest: mostly these are all that is in it.
+        let known = 2 + usize::from(session.is_some()) + usize::from(pin.is_some());
         Self {
             shared,
             facts,
@@ -53,7 +68,10 @@ impl Kept {
             headers: headers
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
-            extensions: request.extensions().clone(),
+            call,
+            session,
+            pin,
+            extensions: (extensions.len() > known).then(|| extensions.clone()),
             body: request.body().clone(),
         }
     }
@@ -69,7 +87,7 @@ impl Kept {
         if self.tries >= params.max_attempts {
             return None;
         }
-        let call = self.extensions.get::<Call>()?;
+        let call = &self.call;
         let (reason, after) = verdict(call, params, outcome)?;
         let backoff = params.backoff.wait(self.tries, dice.roll());
         let wait = after.map_or(backoff, |after| after.saturating_add(backoff));
@@ -88,7 +106,7 @@ impl Kept {
         stats.count(reason);
         self.tries += 1;
         if let Some(endpoint) = self.facts.endpoint() {
-            let pin = self.extensions.get_or_insert_default::<PinTo>();
+            let pin = self.pin.get_or_insert_default();
             if !pin.avoid.contains(&endpoint) {
                 pin.avoid.push(endpoint);
             }
@@ -106,9 +124,17 @@ impl Kept {
         for (name, value) in &self.headers {
             request.headers_mut().append(name.clone(), value.clone());
         }
-        *request.extensions_mut() = self.extensions.clone();
-        let call = self.extensions.get::<Call>();
-        let renumbered = call.and_then(|call| renumber(call, self.facts.request_id(), self.tries));
+        let extensions = request.extensions_mut();
+        *extensions = self.extensions.clone().unwrap_or_default();
+        extensions.insert(self.call.clone());
+        extensions.insert(self.facts.clone());
+        if let Some(session) = &self.session {
+            extensions.insert(session.clone());
+        }
+        if let Some(pin) = &self.pin {
+            extensions.insert(pin.clone());
+        }
+        let renumbered = renumber(&self.call, self.facts.request_id(), self.tries);
         if let Some((call, ids)) = renumbered {
             let body = call.body().clone();
             if request.headers().contains_key(CONTENT_LENGTH) {

@@ -257,21 +257,20 @@ where
     }
 
     fn call(&mut self, mut request: Request<Full<Bytes>>) -> Self::Future {
-        let is_repeatable =
-            self.shared.params.max_attempts > 1 && request.extensions().get::<Call>().is_some();
-        if !is_repeatable {
+        let call = request.extensions().get::<Call>().cloned();
+        let Some(call) = call.filter(|_| self.shared.params.max_attempts > 1) else {
             if let Some(facts) = Facts::get(&request) {
                 facts.count_attempt();
             }
             return ResponseFuture::new(self.inner.call(request), None);
-        }
+        };
         self.shared.purse.pay();
         let facts = Facts::of(&mut request);
         facts.count_attempt();
         // `poll_ready` readied this very service, so it takes the request; the clone stays.
         let unready = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, unready);
-        let kept = Kept::of(&request, facts, self.shared.clone());
+        let kept = Kept::of(&request, call, facts, self.shared.clone());
         let attempt = inner.call(request);
         ResponseFuture::new(attempt, Some(Box::new((kept, inner))))
     }
