@@ -9,9 +9,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::{Frame, SizeHint};
 
 use crate::error::BoxError;
+
+/// The number that a `Content-Length` says, if it is one.
+pub(crate) fn said_length(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok()?;
+    // A sign would be read as well.
+    text.starts_with(|digit: char| digit.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
 
 /// A body: nothing, one piece, or a stream.
 pub struct Body(Kind);

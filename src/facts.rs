@@ -11,7 +11,7 @@
 //!    serves it). The two are never mixed. It is kept by whatever must call again later.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::Request;
@@ -21,6 +21,7 @@ use crate::error::Cause;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Era;
 use crate::secret::Secret;
+use crate::short::Short;
 
 /// Names one inbound request in logs and in `error.data.requestId`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,11 +83,11 @@ pub struct Facts(Arc<Cell>);
 struct Cell {
     started: Instant,
     request_id: RequestId,
-    server: OnceLock<Arc<str>>,
+    server: Option<Arc<str>>,
     caller: OnceLock<Caller>,
     method: OnceLock<Option<Method>>,
-    subject: OnceLock<Box<str>>,
-    era: OnceLock<Era>,
+    subject: OnceLock<Short>,
+    era: AtomicU8,
     cause: OnceLock<Cause>,
     endpoint: AtomicU32,
     attempts: AtomicU32,
@@ -95,6 +96,10 @@ struct Cell {
 
 /// Set in `Cell::endpoint` as long as there is none.
 const NO_ENDPOINT: u32 = u32::MAX;
+/// What `Cell::era` holds: not yet read, or one of the two.
+const NO_ERA: u8 = 0;
+const LEGACY: u8 = 1;
+const MODERN: u8 = 2;
 
 impl Facts {
     /// Facts of an exchange that begins now, with `server` if it is known.
@@ -103,19 +108,16 @@ impl Facts {
         let cell = Cell {
             started: Instant::now(),
             request_id: next_request_id(),
-            server: OnceLock::new(),
+            server,
             caller: OnceLock::new(),
             method: OnceLock::new(),
             subject: OnceLock::new(),
-            era: OnceLock::new(),
+            era: AtomicU8::new(NO_ERA),
             cause: OnceLock::new(),
             endpoint: AtomicU32::new(NO_ENDPOINT),
             attempts: AtomicU32::new(0),
             sent: AtomicU32::new(0),
         };
-        if let Some(server) = server {
-            let _ = cell.server.set(server);
-        }
         Self(Arc::new(cell))
     }
 
@@ -150,7 +152,7 @@ impl Facts {
     /// The configured name of the server it goes to.
     #[must_use]
     pub fn server(&self) -> Option<&Arc<str>> {
-        self.0.server.get()
+        self.0.server.as_ref()
     }
 
     /// Who calls, once `authenticate` has said so.
@@ -178,23 +180,32 @@ impl Facts {
     /// The tool that is called. It came from a peer: a label only where it is known to exist.
     #[must_use]
     pub fn tool(&self) -> Option<&str> {
-        self.0.subject.get().map(|subject| &**subject)
+        std::str::from_utf8(self.0.subject.get()?.as_bytes()).ok()
     }
 
     /// Says which tool is called.
     pub fn set_tool(&self, tool: &str) {
-        let _ = self.0.subject.set(tool.into());
+        let _ = self.0.subject.set(Short::of(tool.as_bytes()));
     }
 
     /// The caller's era.
     #[must_use]
     pub fn era(&self) -> Option<Era> {
-        self.0.era.get().copied()
+        match self.0.era.load(Ordering::Relaxed) {
+            LEGACY => Some(Era::Legacy),
+            MODERN => Some(Era::Modern),
+            _ => None,
+        }
     }
 
     /// Says which era the caller speaks.
     pub fn set_era(&self, era: Era) {
-        let _ = self.0.era.set(era);
+        let era = match era {
+            Era::Legacy => LEGACY,
+            Era::Modern => MODERN,
+        };
+        let written = &self.0.era;
+        let _ = written.compare_exchange(NO_ERA, era, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Why it failed, if it did so by our word.

@@ -98,6 +98,7 @@ pub mod layer;
 pub mod mcp;
 pub mod secret;
 pub mod session;
+mod short;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(any(feature = "client", feature = "server"))]

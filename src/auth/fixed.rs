@@ -139,7 +139,7 @@ impl StaticCredential {
         }
     }
 
-    fn at_hand(&self, caller: Option<&Caller>) -> Outcome {
+    fn look(&self, caller: Option<&Caller>) -> Outcome {
         match &self.from {
             From::Nowhere => Ok(None),
             From::Own(own) => given(own, &self.header, Context::Server),
@@ -189,7 +189,11 @@ impl CredentialSource for StaticCredential {
     }
 
     fn credential(&self, caller: Option<&Caller>) -> Fetch {
-        Fetch(State::Ready(Some(self.at_hand(caller))))
+        Fetch(State::Ready(Some(self.look(caller))))
+    }
+
+    fn at_hand(&self, caller: Option<&Caller>) -> Option<Outcome> {
+        Some(self.look(caller))
     }
 
     fn is_renewable(&self) -> bool {
@@ -291,7 +295,7 @@ mod tests {
     }
 
     fn header(source: &StaticCredential, caller: Option<&Caller>) -> Option<String> {
-        let (name, value) = source.at_hand(caller).unwrap()?.into_header();
+        let (name, value) = source.look(caller).unwrap()?.into_header();
         assert!(value.is_sensitive());
         Some(format!("{name}: {}", value.to_str().unwrap()))
     }
@@ -335,7 +339,7 @@ mod tests {
             "authorization: Bearer anon"
         );
         assert_eq!(header(&StaticCredential::passthrough(None), None), None);
-        let context = |caller| with.at_hand(caller).unwrap().unwrap().context();
+        let context = |caller| with.look(caller).unwrap().unwrap().context();
         assert!(context(Some(&caller)).is_callers());
         assert_eq!(context(None), Context::Anonymous);
     }
@@ -359,9 +363,7 @@ mod tests {
     #[test]
     fn rule_3_an_empty_or_impossible_value_is_missing() {
         for text in ["", "a\nb"] {
-            let failure = StaticCredential::bearer(cell(text))
-                .at_hand(None)
-                .unwrap_err();
+            let failure = StaticCredential::bearer(cell(text)).look(None).unwrap_err();
             assert_eq!(failure.cause(), Cause::CredentialMissing);
         }
     }

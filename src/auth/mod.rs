@@ -48,6 +48,13 @@ pub trait CredentialSource {
     /// The credential for a call of `caller`.
     fn credential(&self, caller: Option<&Caller>) -> Self::Future;
 
+    /// What [`credential`](Self::credential) would answer, if the source has it at hand: then the call goes on without a
+    /// wait for it.
+    fn at_hand(&self, caller: Option<&Caller>) -> Option<Outcome> {
+        let _ = caller;
+        None
+    }
+
     /// Whether [`renew`](Self::renew) can find another one. If so the call is kept until it is answered.
     fn is_renewable(&self) -> bool;
 

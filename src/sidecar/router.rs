@@ -13,7 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -65,21 +65,28 @@ where
         if self.peer == Peer::Told {
             request.extensions_mut().insert(PeerAddr(peer));
         }
-        Box::pin(Calling::Start {
-            stack: self.stack.clone(),
-            request: Some(request),
-        })
+        let mut stack = self.stack.clone();
+        // It always is ready; nobody is woken for what would not be, it is asked again when the future is polled.
+        match stack.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Box::pin(Calling::<S>::Called {
+                future: stack.call(request),
+            }),
+            Poll::Ready(Err(error)) => Box::pin(std::future::ready(Err(error.into()))),
+            Poll::Pending => Box::pin(Calling::Start {
+                waiting: Some(Box::new((stack, request))),
+            }),
+        }
     }
 }
 
 pin_project! {
-    /// Waits until the stack is ready (it always is), calls it, boxes its body.
+    /// Waits until the stack is ready, calls it, boxes its body.
     #[project = CallingProjection]
     enum Calling<S>
     where
         S: Service<Request<Incoming>>,
     {
-        Start { stack: S, request: Option<Request<Incoming>> },
+        Start { waiting: Option<Box<(S, Request<Incoming>)>> },
         Called { #[pin] future: S::Future },
     }
 }
@@ -95,11 +102,14 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let future = match self.as_mut().project() {
-                CallingProjection::Start { stack, request } => {
-                    ready!(stack.poll_ready(cx)).map_err(Into::into)?;
-                    let Some(request) = request.take() else {
+                CallingProjection::Start { waiting } => {
+                    if let Some((stack, _)) = waiting.as_deref_mut() {
+                        ready!(stack.poll_ready(cx)).map_err(Into::into)?;
+                    }
+                    let Some(waiting) = waiting.take() else {
                         return Poll::Pending;
                     };
+                    let (mut stack, request) = *waiting;
                     stack.call(request)
                 }
                 CallingProjection::Called { future } => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -26,20 +26,36 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<S, F, ReqBody> {
-        // Waits for the endpoint to be ready.
-        Ready { service: S, request: Option<Request<ReqBody>> },
+        // Waits for the endpoint to be ready. Boxed, as it mostly is at once.
+        Ready { waiting: Option<Box<(S, Request<ReqBody>)>> },
         Call { #[pin] call: F },
-        Failed { failure: Option<Failure> },
+        Failed { error: Option<BoxError> },
     }
 }
 
 impl<S, F, ReqBody> ResponseFuture<S, F, ReqBody> {
-    pub(super) fn new(service: S, request: Request<ReqBody>, load: Load) -> Self {
-        Self {
-            state: State::Ready {
-                service,
-                request: Some(request),
+    /// Calls the endpoint, at once if it is ready.
+    pub(super) fn new(mut service: S, request: Request<ReqBody>, load: Load) -> Self
+    where
+        S: Service<Request<ReqBody>, Future = F>,
+        S::Error: Into<BoxError>,
+    {
+        // Nobody is woken: what is not ready now is asked again when the future is polled.
+        let state = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => State::Call {
+                call: service.call(request),
             },
+            Poll::Ready(Err(error)) => {
+                let error = error.into();
+                load.failed(&error);
+                State::Failed { error: Some(error) }
+            }
+            Poll::Pending => State::Ready {
+                waiting: Some(Box::new((service, request))),
+            },
+        };
+        Self {
+            state,
             load: Some(load),
         }
     }
@@ -47,7 +63,7 @@ impl<S, F, ReqBody> ResponseFuture<S, F, ReqBody> {
     pub(super) fn fail(failure: Failure) -> Self {
         Self {
             state: State::Failed {
-                failure: Some(failure),
+                error: Some(failure.into()),
             },
             load: None,
         }
@@ -65,15 +81,19 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProjection::Ready { service, request } => {
+                StateProjection::Ready { waiting } => {
+                    let Some((service, _)) = waiting.as_deref_mut() else {
+                        return Poll::Pending;
+                    };
                     let outcome = ready!(service.poll_ready(cx)).map_err(Into::into);
                     if let (Err(error), Some(load)) = (&outcome, this.load.as_ref()) {
                         load.failed(error);
                     }
                     outcome?;
-                    let Some(request) = request.take() else {
+                    let Some(waiting) = waiting.take() else {
                         return Poll::Pending;
                     };
+                    let (mut service, request) = *waiting;
                     let call = service.call(request);
                     this.state.set(State::Call { call });
                 }
@@ -90,10 +110,10 @@ where
                         outcome.map(|response| response.map(|inner| ResponseBody { inner, load })),
                     );
                 }
-                StateProjection::Failed { failure } => {
-                    return failure
+                StateProjection::Failed { error } => {
+                    return error
                         .take()
-                        .map_or(Poll::Pending, |failure| Poll::Ready(Err(failure.into())));
+                        .map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
                 }
             }
         }

@@ -23,22 +23,28 @@ pin_project! {
         C: CredentialSource,
     {
         layer: InjectCredentialLayer<C>,
-        inner: S,
         sent: Sent,
         // Boxed: most calls keep none, and a future should be small.
-        copy: Option<Box<Request<B>>>,
+        spare: Option<Box<Spare<S, B>>>,
         #[pin]
-        state: State<C::Future, S::Future, B>,
+        state: State<C::Future, S::Future>,
     }
+}
+
+/// What is sent when the credential has come, or once more after a 401.
+struct Spare<S, B> {
+    inner: S,
+    request: Request<B>,
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<T, F, B> {
-        Fetch { #[pin] fetch: T, request: Option<Request<B>> },
+    enum State<T, F> {
+        Fetch { #[pin] fetch: T },
         Renew { #[pin] fetch: T },
         Again { credential: Option<Credential> },
         Call { #[pin] call: F },
+        Failed { error: Option<BoxError> },
     }
 }
 
@@ -56,18 +62,58 @@ where
     S: Service<Request<B>>,
     C: CredentialSource,
 {
-    pub(super) fn new(layer: InjectCredentialLayer<C>, inner: S, request: Request<B>) -> Self {
-        let caller = Facts::get(&request).and_then(Facts::caller);
-        let fetch = layer.shared.source.credential(caller);
+    /// Waits for the credential first.
+    pub(super) fn fetch(
+        layer: InjectCredentialLayer<C>,
+        inner: S,
+        request: Request<B>,
+        fetch: C::Future,
+    ) -> Self {
         Self {
             layer,
-            inner,
             sent: Sent::default(),
-            copy: None,
-            state: State::Fetch {
-                fetch,
-                request: Some(request),
+            spare: Some(Box::new(Spare { inner, request })),
+            state: State::Fetch { fetch },
+        }
+    }
+
+    /// Sends at once: nothing of the request is moved or kept unless it may be sent again.
+    pub(super) fn at_hand(
+        layer: &InjectCredentialLayer<C>,
+        inner: &mut S,
+        mut request: Request<B>,
+        outcome: Outcome,
+    ) -> Self
+    where
+        S: Clone,
+        B: Clone,
+    {
+        let layer = layer.clone();
+        let credential = match layer.admit(outcome) {
+            Ok(credential) => credential,
+            Err(error) => {
+                return Self {
+                    layer,
+                    sent: Sent::default(),
+                    spare: None,
+                    state: State::Failed { error: Some(error) },
+                };
+            }
+        };
+        let sent = layer.put(&mut request, credential);
+        let spare = layer.may_renew(sent).then(|| {
+            Box::new(Spare {
+                inner: inner.clone(),
+                request: request.clone(),
+            })
+        });
+        Self {
+            state: State::Call {
+                call: inner.call(request),
             },
+            layer,
+            sent,
+            spare,
         }
     }
 }
@@ -86,16 +132,20 @@ where
         let layer = &*this.layer;
         loop {
             match this.state.as_mut().project() {
-                StateProjection::Fetch { fetch, request } => {
+                StateProjection::Fetch { fetch } => {
                     let credential = layer.admit(ready!(fetch.poll(cx)))?;
-                    let Some(mut request) = request.take() else {
+                    let Some(mut spare) = this.spare.take() else {
                         return Poll::Pending;
                     };
-                    *this.sent = layer.put(&mut request, credential);
-                    if this.sent.generation.is_some() && layer.shared.source.is_renewable() {
-                        *this.copy = Some(Box::new(request.clone()));
-                    }
-                    let call = this.inner.call(request);
+                    *this.sent = layer.put(&mut spare.request, credential);
+                    let call = if layer.may_renew(*this.sent) {
+                        let call = spare.inner.call(spare.request.clone());
+                        *this.spare = Some(spare);
+                        call
+                    } else {
+                        let Spare { mut inner, request } = *spare;
+                        inner.call(request)
+                    };
                     this.state.set(State::Call { call });
                 }
                 StateProjection::Call { call } => {
@@ -103,9 +153,9 @@ where
                     let Some(cause) = layer.judge(*this.sent, &answer) else {
                         return Poll::Ready(answer);
                     };
-                    match (cause, this.sent.generation, this.copy.as_ref()) {
-                        (Cause::Unauthorized, Some(refused), Some(copy)) => {
-                            let caller = Facts::get(copy).and_then(Facts::caller);
+                    match (cause, this.sent.generation, this.spare.as_ref()) {
+                        (Cause::Unauthorized, Some(refused), Some(spare)) => {
+                            let caller = Facts::get(&spare.request).and_then(Facts::caller);
                             let fetch = layer.shared.source.renew(caller, refused);
                             this.state.set(State::Renew { fetch });
                         }
@@ -123,13 +173,24 @@ where
                     this.state.set(State::Again { credential });
                 }
                 StateProjection::Again { credential } => {
-                    ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
-                    let Some(mut request) = this.copy.take() else {
+                    if let Some(spare) = this.spare.as_mut() {
+                        ready!(spare.inner.poll_ready(cx)).map_err(Into::into)?;
+                    }
+                    let Some(spare) = this.spare.take() else {
                         return Poll::Pending;
                     };
+                    let Spare {
+                        mut inner,
+                        mut request,
+                    } = *spare;
                     *this.sent = layer.put(&mut request, credential.take());
-                    let call = this.inner.call(*request);
+                    let call = inner.call(request);
                     this.state.set(State::Call { call });
+                }
+                StateProjection::Failed { error } => {
+                    return error
+                        .take()
+                        .map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
                 }
             }
         }
@@ -137,6 +198,11 @@ where
 }
 
 impl<C: CredentialSource> InjectCredentialLayer<C> {
+    /// Whether another credential may be found if this one is refused.
+    fn may_renew(&self, sent: Sent) -> bool {
+        sent.generation.is_some() && self.shared.source.is_renewable()
+    }
+
     /// What may be sent of what the source gave.
     fn admit(&self, outcome: Outcome) -> Result<Option<Credential>, BoxError> {
         let credential = outcome.map_err(|failure| self.failed(failure))?;

@@ -54,6 +54,7 @@ use tower_service::Service;
 
 use crate::auth::CredentialSource;
 use crate::error::BoxError;
+use crate::facts::Facts;
 use held::Held;
 
 pub use future::ResponseFuture;
@@ -145,10 +146,16 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let caller = Facts::get(&request).and_then(Facts::caller);
+        let source = &self.layer.shared.source;
+        if let Some(outcome) = source.at_hand(caller) {
+            return ResponseFuture::at_hand(&self.layer, &mut self.inner, request, outcome);
+        }
+        let fetch = source.credential(caller);
         // `poll_ready` readied this very service, so it goes with the request; the clone stays.
         let unready = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unready);
-        ResponseFuture::new(self.layer.clone(), inner, request)
+        ResponseFuture::fetch(self.layer.clone(), inner, request, fetch)
     }
 }
 

@@ -5,7 +5,8 @@
 //! 1. Inwards, every header is dropped but those that the protocol needs (`Accept`, `Content-Type`, `Mcp-*` with any
 //!    `Mcp-Param-*`, `Last-Event-ID`) and those of the allow-list. Names have no case; `*` is not a name.
 //! 2. Never, whatever the list says: credentials (`Authorization`, `Cookie`), what belongs to the connection (RFC 9110,
-//!    section 7.6.1, and what `Connection` names), `Host`, `Origin`, `Content-Length` (the client writes it anew),
+//!    section 7.6.1, and what `Connection` names), `Host`, `Origin`, `Content-Length` (the client writes it anew; it stays
+//!    where it says the length of the [`Call`]'s body),
 //!    `Accept-Encoding` (the upstream is asked for `identity`), and what tells of the way here (`Forwarded`,
 //!    `X-Forwarded-*`, `X-Real-IP`). [`Params`] refuses them when it is built.
 //! 3. A modern request takes no session with it: `Mcp-Session-Id` and `Last-Event-ID` are dropped (statement C94).
@@ -108,11 +109,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let is_modern = request
-            .extensions()
-            .get::<Call>()
-            .is_some_and(|call| call.era() == Era::Modern);
-        let state = if self.params.inward(request.headers_mut(), is_modern) {
+        let call = request.extensions().get::<Call>();
+        let carried = rules::Carried {
+            is_modern: call.is_some_and(|call| call.era() == Era::Modern),
+            length: call.map(|call| call.body().len() as u64),
+        };
+        let state = if self.params.inward(request.headers_mut(), carried) {
             State::Inner {
                 future: self.inner.call(request),
             }

@@ -3,16 +3,32 @@
 use std::fmt;
 
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
 };
 
 use crate::auth::source::{Rendered, SecretCell};
 use crate::auth::template::Template;
+use crate::body::said_length;
 
 /// What the upstream is asked for, so that what is spliced or held need not be unpacked.
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// How many names are taken off in one pass over a map. More take another pass.
 const PER_PASS: usize = 8;
+
+/// What is known of the request that headers stand on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Carried {
+    pub(super) is_modern: bool,
+    /// How many bytes its body has.
+    pub(super) length: Option<u64>,
+}
+
+impl Carried {
+    /// Whether a `Content-Length` says what is so.
+    fn has_length(self, value: &HeaderValue) -> bool {
+        self.length.is_some() && said_length(value) == self.length
+    }
+}
 
 /// Which headers cross. The default: those of the protocol.
 #[derive(Debug, Default)]
@@ -76,9 +92,9 @@ impl Params {
     }
 
     /// Applies the rules to a request's headers; false if a secret is missing.
-    pub(super) fn inward(&self, headers: &mut HeaderMap, is_modern: bool) -> bool {
+    pub(super) fn inward(&self, headers: &mut HeaderMap, carried: Carried) -> bool {
         let renamed = self.take_renamed(headers);
-        remove(headers, |name| !self.crosses(name, is_modern));
+        remove(headers, |name, value| !self.crosses(name, value, carried));
         for (to, value) in renamed {
             headers.insert(to, value);
         }
@@ -103,8 +119,11 @@ impl Params {
             .collect()
     }
 
-    fn crosses(&self, name: &HeaderName, is_modern: bool) -> bool {
-        if is_modern && matches!(name.as_str(), "mcp-session-id" | "last-event-id") {
+    fn crosses(&self, name: &HeaderName, value: &HeaderValue, carried: Carried) -> bool {
+        if *name == CONTENT_LENGTH {
+            return carried.has_length(value);
+        }
+        if carried.is_modern && matches!(name.as_str(), "mcp-session-id" | "last-event-id") {
             return false;
         }
         // Stays until it is set anew, which is cheaper than to take it off first.
@@ -113,7 +132,7 @@ impl Params {
 }
 
 /// Takes off what `goes` says: one look at each name, no list of names to try.
-pub(super) fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+pub(super) fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName, &HeaderValue) -> bool) {
     if headers.contains_key(CONNECTION) {
         remove_named_by_connection(headers);
     }
@@ -122,8 +141,9 @@ pub(super) fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool
         let mut count = 0;
         for (slot, name) in found
             .iter_mut()
-            .zip(headers.keys().filter(|name| goes(name)))
+            .zip(headers.iter().filter(|(name, value)| goes(name, value)))
         {
+            let (name, _) = name;
             *slot = Some(name.clone());
             count += 1;
         }
@@ -137,7 +157,7 @@ pub(super) fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool
 }
 
 /// What an upstream says that a caller does not get to see.
-pub(super) fn stays_behind(name: &HeaderName) -> bool {
+pub(super) fn stays_behind(name: &HeaderName, _: &HeaderValue) -> bool {
     let name = name.as_str();
     is_of_connection(name)
         || matches!(name, "set-cookie" | "set-cookie2" | "server" | "alt-svc")

@@ -249,7 +249,10 @@ impl Judge {
             source = StdError::source(failure).map(tracing::field::display),
             "call failed"
         );
-        answer(failure, &Addressee::to(self.call.as_ref(), self.facts.as_ref()))
+        answer(
+            failure,
+            &Addressee::to(self.call.as_ref(), self.facts.as_ref()),
+        )
     }
 }
 

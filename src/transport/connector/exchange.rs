@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -16,6 +17,7 @@ use pin_project_lite::pin_project;
 use super::body::{ConnectionBody, broken};
 use super::pool::{Lane, Lease, Taken};
 use super::{ResponseFuture, Shared};
+use crate::body::said_length;
 use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::facts::Facts;
 
@@ -199,12 +201,23 @@ fn prepare(shared: &Shared, request: &mut Request<Full<Bytes>>) {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(|| shared.endpoint.uri().clone(), Into::into);
     }
+    let length = request.body().size_hint().exact();
     let headers = request.headers_mut();
-    headers.remove(header::CONTENT_LENGTH);
+    if !has_right_length(headers, length) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     headers.remove(header::TRANSFER_ENCODING);
     if !headers.contains_key(header::HOST) {
         headers.insert(header::HOST, shared.endpoint.host_header().clone());
     }
+}
+
+/// Whether the length is said once, and rightly; then it need not be written anew.
+fn has_right_length(headers: &HeaderMap, length: Option<u64>) -> bool {
+    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (first, second) = (said.next(), said.next());
+    let first = first.and_then(said_length);
+    first.is_some() && second.is_none() && first == length
 }
 
 /// Sends over the connection of the lease, dialled if there is none; and, if that hands the request back, over another.

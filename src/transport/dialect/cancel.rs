@@ -19,6 +19,7 @@ use crate::facts::Facts;
 use crate::mcp::headers::SESSION_ID;
 use crate::mcp::method;
 use crate::mcp::revision::Era;
+use crate::short::Short;
 use crate::transport::connector::Endpoint;
 
 /// How many notifications are on their way at once; beyond, the upstream is left to notice the closed connection.
@@ -89,7 +90,7 @@ async fn post<S: Service<Request<Full<Bytes>>>>(mut service: S, request: Request
 /// Cancels a request when it is dropped, unless its answer has ended.
 pub(super) struct Guard {
     canceller: Arc<Canceller>,
-    id: Box<[u8]>,
+    id: Short,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What was sent of the exchange before this request.
     sent: Option<(Facts, u32)>,
@@ -106,15 +107,14 @@ impl Guard {
         facts: Option<&Facts>,
     ) -> Option<Self> {
         let is_cancelled_so = call.era() == Era::Legacy
-            && headers.contains_key(SESSION_ID)
             && call.method() != Some(method::Method::Initialize)
             && !call.message()?.params.has_task;
-        let id = call.id_token().filter(|_| is_cancelled_so)?;
+        let id = is_cancelled_so.then(|| call.id_token())??;
         Some(Self {
+            headers: kept(headers)?,
             canceller: Arc::clone(canceller),
             // Copied, as a slice would keep the whole body in memory.
-            id: Box::from(&*id),
-            headers: kept(headers),
+            id: Short::of(&id),
             sent: facts.map(|facts| (facts.clone(), facts.sent())),
             is_armed: true,
         })
@@ -131,7 +131,7 @@ impl Guard {
     }
 
     fn request(&mut self) -> Request<Full<Bytes>> {
-        let message = Full::new(notification(&self.id));
+        let message = Full::new(notification(self.id.as_bytes()));
         let (mut parts, body) = Request::new(message).into_parts();
         parts.method = Method::POST;
         for (name, value) in self.headers.drain(..) {
@@ -161,15 +161,18 @@ impl fmt::Debug for Guard {
 }
 
 /// The headers that the cancel needs as well: session, version, credential, and what the configuration adds. Not those
-/// that say what the body is.
-fn kept(all: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let mut kept = Vec::with_capacity(all.len());
-    kept.extend(
-        all.iter()
-            .filter(|(name, _)| !is_of_the_body(name))
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
-    kept
+/// that say what the body is. Nothing outside a session.
+fn kept(all: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let mut kept = Vec::with_capacity(4);
+    let mut is_in_session = false;
+    for (name, value) in all {
+        if !is_of_the_body(name) {
+            // Noticed in passing, which costs less than to look it up.
+            is_in_session |= *name == SESSION_ID;
+            kept.push((name.clone(), value.clone()));
+        }
+    }
+    is_in_session.then_some(kept)
 }
 
 fn is_of_the_body(name: &HeaderName) -> bool {

@@ -262,10 +262,12 @@ fn disarm(guard: &mut Option<Guard>) {
 
 /// Whether the body has an encoding, though `identity` was asked for.
 fn is_encoded(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    // Asked first, as it costs less than an iteration and mostly says no.
+    headers.contains_key(header::CONTENT_ENCODING)
+        && headers
+            .get_all(header::CONTENT_ENCODING)
+            .iter()
+            .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 pin_project! {
