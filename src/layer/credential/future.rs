@@ -37,6 +37,13 @@ struct Spare<S, B> {
     request: Request<B>,
 }
 
+impl<S: Service<Request<B>>, B> Spare<S, B> {
+    fn send(self) -> S::Future {
+        let mut inner = self.inner;
+        inner.call(self.request)
+    }
+}
+
 pin_project! {
     #[project = StateProjection]
     enum State<T, F> {
@@ -143,8 +150,7 @@ where
                         *this.spare = Some(spare);
                         call
                     } else {
-                        let Spare { mut inner, request } = *spare;
-                        inner.call(request)
+                        spare.send()
                     };
                     this.state.set(State::Call { call });
                 }
@@ -176,21 +182,16 @@ where
                     if let Some(spare) = this.spare.as_mut() {
                         ready!(spare.inner.poll_ready(cx)).map_err(Into::into)?;
                     }
-                    let Some(spare) = this.spare.take() else {
+                    let Some(mut spare) = this.spare.take() else {
                         return Poll::Pending;
                     };
-                    let Spare {
-                        mut inner,
-                        mut request,
-                    } = *spare;
-                    *this.sent = layer.put(&mut request, credential.take());
-                    let call = inner.call(request);
+                    *this.sent = layer.put(&mut spare.request, credential.take());
+                    let call = spare.send();
                     this.state.set(State::Call { call });
                 }
                 StateProjection::Failed { error } => {
-                    return error
-                        .take()
-                        .map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                    let error = error.take();
+                    return error.map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
                 }
             }
         }

@@ -37,10 +37,6 @@ fn version_header(headers: &HeaderMap) -> Option<&str> {
 ///
 /// A [`Failure`] by the caller's fault; nothing was sent. With it comes the call as far as it could be read, so that
 /// the answer finds its id.
-#[expect(
-    clippy::result_large_err,
-    reason = "built once per refused request, never passed up a deep stack"
-)]
 pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option<Call>)> {
     match Message::read(body) {
         Err(malformed) => Err((Failure::unsent(cause_of(malformed)), None)),
