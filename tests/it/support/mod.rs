@@ -23,7 +23,7 @@ pub(crate) use running::{Running, sidecar};
 pub(crate) use upstream::{Reply, Seen, Upstream};
 
 /// Longer than anything here takes on a busy machine; whoever waits that long waits for ever.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `is_so` is true.
 pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
