@@ -52,6 +52,6 @@ where
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,
-        Err(_) => panic!("never came: {what}"),
+        Err(elapsed) => panic!("never came: {what} ({elapsed})"),
     }
 }
