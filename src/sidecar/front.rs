@@ -1,6 +1,7 @@
 //! What belongs to one listener, whatever server stands behind it.
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 
 use crate::config::Environment;
 use crate::config::model::{InboundAuth, Listener, Network};
@@ -103,8 +104,8 @@ impl Inbound {
         let mut keys = ApiKeys::new();
         for key in &configured.api_keys {
             let cell = secrets.open(&key.value)?;
-            keys = if key.header == "x-api-key" {
-                // The usual header; the key may then come as a bearer token too.
+            keys = if key.header == "x-api-key" || key.header == AUTHORIZATION {
+                // The two usual headers: the key may come in either, as a bearer token in the second.
                 keys.with(&key.name, cell)
             } else {
                 keys.with_header(&key.name, cell, key.header.clone())

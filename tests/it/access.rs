@@ -47,6 +47,25 @@ async fn with_keys(upstream: &Upstream, folder: &Folder) -> Running {
 }
 
 #[tokio::test]
+async fn a_key_in_authorization_lets_its_caller_in_and_goes_no_further() {
+    let (upstream, folder) = (server().await, Folder::new("key-in-authorization"));
+    let file = folder.file("key", "key-of-ann");
+    let sidecar = sidecar(&format!(
+        "listeners: [{{listen: '127.0.0.1:0', inboundAuth: {{apiKeys: [{{header: Authorization, valueFrom: {{file: '{file}'}}}}]}}}}]\n{}",
+        upstream.yaml()
+    ))
+    .await;
+    let status = async |value: &str| {
+        let shown = list().header("authorization", value);
+        sidecar.fetch(&shown).await.status
+    };
+    assert_eq!(status("Bearer key-of-ann").await, 200);
+    assert_eq!(upstream.last().header("authorization"), None);
+    assert_eq!(status("Bearer another").await, 401);
+    assert_eq!(sidecar.fetch(&list()).await.status, 401);
+}
+
+#[tokio::test]
 async fn c47_c92_a_session_is_its_principals_and_never_stands_for_one() {
     let (upstream, folder) = (server().await, Folder::new("keys"));
     let sidecar = with_keys(&upstream, &folder).await;
