@@ -259,12 +259,14 @@ fn handed_back(
 
 fn accept(
     mut lease: Lease,
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
 ) -> Result<Response<ConnectionBody>, Failure> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::new(Cause::BadResponse, Phase::Sent));
     }
     lease.note_keep_alive(response.headers());
+    // hyper keeps the upstream's reason phrase there, and would write it to the caller.
+    response.extensions_mut().clear();
     Ok(response.map(|body| ConnectionBody::new(body, lease)))
 }
 

@@ -214,6 +214,14 @@ async fn rule_3_an_answer_read_to_its_end_frees_its_connection() {
 }
 
 #[tokio::test]
+async fn an_upstreams_reason_phrase_does_not_cross() {
+    let answer = "HTTP/1.1 200 Internal-Host-7\r\ncontent-length: 2\r\n\r\n{}";
+    let server = Server::answering(answer).await;
+    let response = ask(&server.connector(|_| ()), post("{}")).await;
+    assert!(response.extensions().is_empty());
+}
+
+#[tokio::test]
 async fn rule_3_the_last_byte_is_the_end_even_if_nobody_polls_behind_it() {
     let server = Server::answering(OK).await;
     let connector = server.connector(|_| ());
