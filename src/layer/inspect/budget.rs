@@ -14,6 +14,15 @@ impl ByteBudget {
         Self(Arc::new(AtomicUsize::new(bytes)))
     }
 
+    /// Holds nothing yet.
+    #[must_use]
+    pub(super) fn hold(&self) -> Held {
+        Held {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+
     /// Takes `bytes`, if they are there.
     #[must_use]
     pub(super) fn take(&self, bytes: usize) -> Option<Held> {
@@ -66,7 +75,8 @@ mod tests {
     #[test]
     fn what_is_taken_comes_back() {
         let budget = ByteBudget::new(10);
-        let mut held = budget.take(4).unwrap();
+        let mut held = budget.hold();
+        assert!(held.grow_to(4));
         assert!(budget.take(7).is_none());
         assert!(held.grow_to(10));
         assert!(!held.grow_to(11));

@@ -124,9 +124,6 @@ where
         if expected > params.max_body {
             return Self::refuse(&Failure::unsent(Cause::BodyTooLarge), &request, &facts);
         }
-        let Some(held) = params.budget.take(expected) else {
-            return Self::refuse(&Failure::unsent(Cause::Overloaded), &request, &facts);
-        };
         let (parts, body) = request.into_parts();
         let reading = Reading {
             body,
@@ -134,7 +131,8 @@ where
             inner: Some((inner, parts)),
             facts,
             collected: Collected::default(),
-            held: Some(held),
+            // Only what has come is taken: a length costs its sender nothing.
+            held: Some(params.budget.hold()),
             params: params.clone(),
         };
         Self {

@@ -3,8 +3,8 @@
 //! Contract:
 //!
 //! 1. The body of a POST is read whole, up to [`Params::max_body`] bytes (413 above), within [`Params::body_timeout`]
-//!    (408 after), out of one [`ByteBudget`] for the process (503 when it is spent). The bytes are given back to the
-//!    budget when the first answer comes.
+//!    (408 after), out of one [`ByteBudget`] for the process (503 when it is spent). Bytes are taken from the budget as
+//!    they come, whatever length was announced, and given back when the first answer comes.
 //! 2. The era is the one that the request shows (see `judge`): an envelope in `params._meta` makes it modern whatever
 //!    else it carries (C23); `initialize` without one is legacy whatever its header.
 //! 3. A modern request agrees with itself or is refused: version header and envelope (C02, C04, C05), a served revision

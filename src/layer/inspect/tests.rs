@@ -109,6 +109,45 @@ async fn rule_1_a_body_that_does_not_come_is_408() {
     assert_eq!(response.status(), 408);
 }
 
+/// A body that announces bytes and sends none.
+struct Announced(u64);
+
+impl http_body::Body for Announced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_1_a_body_that_is_only_announced_takes_nothing_from_others() {
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let params = Params {
+        budget: ByteBudget::new(ping.len()),
+        ..Params::default()
+    };
+    let inner = service_fn(async |_: Request<Full<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let silent = Request::post("/mcp").body(Announced(ping.len() as u64));
+    let silent = InspectLayer::new(params.clone())
+        .layer(inner)
+        .oneshot(silent.unwrap());
+    tokio::pin!(silent);
+    let waiting = tokio::time::timeout(Duration::from_secs(1), &mut silent).await;
+    assert!(waiting.is_err(), "still reading");
+    assert_eq!(send(params, &[], ping).await.0, 200);
+}
+
 /// A stream without an item and without an end.
 fn futures_pending()
 -> impl futures_core::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Unpin {
