@@ -6,7 +6,8 @@
 //!    into a request, and pins it to the endpoint that holds it where there are several.
 //! 2. [`SessionState`] is shared by all who have the session open: what a rebuild brought, log level, subscriptions,
 //!    whether it is over. A session that nobody changed has generation 0, and is read without a lock.
-//! 3. Everything is bounded: [`MAX_SUBSCRIPTIONS`] subscriptions are remembered, of at most [`MAX_URI`] bytes each.
+//! 3. Everything is bounded: [`MAX_SUBSCRIPTIONS`] subscriptions are remembered, of at most [`MAX_URI`] bytes each and
+//!    [`MAX_URIS`] in all.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -26,9 +27,11 @@ use crate::session::seal::Sealed;
 use crate::session::store::SessionStore;
 
 /// The most subscriptions of one session that a rebuild renews.
-pub const MAX_SUBSCRIPTIONS: usize = 1024;
+pub const MAX_SUBSCRIPTIONS: usize = 256;
 /// The longest URI of such a subscription.
 pub const MAX_URI: usize = 2048;
+/// The most bytes that the URIs of one session's subscriptions have together.
+pub const MAX_URIS: usize = 64 * 1024;
 
 /// Names a session in stores: half of the random part of its id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -295,7 +298,10 @@ impl SessionState {
     /// The server accepted a subscription. One too many, or too long, is not renewed by a rebuild.
     pub fn subscribe(&self, uri: &str) {
         let mut changed = self.changed();
-        if uri.len() <= MAX_URI && changed.subscriptions.len() < MAX_SUBSCRIPTIONS {
+        let held: usize = changed.subscriptions.iter().map(|uri| uri.len()).sum();
+        let has_room = changed.subscriptions.len() < MAX_SUBSCRIPTIONS
+            && held.saturating_add(uri.len()) <= MAX_URIS;
+        if uri.len() <= MAX_URI && has_room {
             changed.subscriptions.insert(uri.into());
         }
     }
@@ -401,6 +407,9 @@ mod tests {
         assert_eq!(state.snapshot().subscriptions.len(), MAX_SUBSCRIPTIONS);
         state.unsubscribe("0");
         assert!(!state.snapshot().subscriptions.contains("0"));
+        let state = SessionState::default();
+        (0..MAX_SUBSCRIPTIONS).for_each(|n| state.subscribe(&format!("{n:0>MAX_URI$}")));
+        assert_eq!(state.snapshot().subscriptions.len(), MAX_URIS / MAX_URI);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use bytes::Bytes;
 /// The revisions that a self-describing request may name here.
 const SERVED_MODERN: &[Revision] = &[Revision::V2026_07_28];
 
+/// The longest id of a message, in its JSON spelling.
+const MAX_ID: u32 = 1024;
+
 /// The revision that `MCP-Protocol-Version` names, if it is one that exists.
 pub(super) fn named_revision(headers: &HeaderMap) -> Option<Revision> {
     version_header(headers).and_then(Revision::parse)
@@ -40,6 +43,10 @@ fn version_header(headers: &HeaderMap) -> Option<&str> {
 pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option<Call>)> {
     match Message::read(body) {
         Err(malformed) => Err((Failure::unsent(cause_of(malformed)), None)),
+        // Without the call, so that the answer does not repeat the id.
+        Ok(parsed) if has_long_id(&parsed) => {
+            Err((Failure::unsent(Cause::MalformedMessage), None))
+        }
         Ok(Parsed::Batch(parts)) => {
             judge_batch(headers, body, parts).map_err(|failure| (failure, None))
         }
@@ -51,6 +58,15 @@ pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option
                 Err(failure) => Err((failure, Some(call(None)))),
             }
         }
+    }
+}
+
+/// Ids are kept for as long as a call takes, and in tables; so they are bounded.
+fn has_long_id(parsed: &Parsed) -> bool {
+    let is_long = |message: &Message| message.id.is_some_and(|id| id.end - id.start > MAX_ID);
+    match parsed {
+        Parsed::One(message) => is_long(message),
+        Parsed::Batch(parts) => parts.iter().any(|(_, part)| is_long(part)),
     }
 }
 

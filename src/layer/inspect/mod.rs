@@ -14,8 +14,8 @@
 //! 5. What it does not know it passes on: methods, fields, headers.
 //! 6. From here inwards the body is `Full<Bytes>`, the bytes are those that came, and [`Facts`] know era, method, tool.
 //!
-//! What is no call is refused, so that none without one gets further: a body that is no message, a method that is not the
-//! protocol's.
+//! What is no call is refused, so that none without one gets further: a body that is no message, an id of more than
+//! 1 KiB, a method that is not the protocol's.
 //!
 //! It deliberately leaves out: sessions (`session`), `Mcp-Param-*` (they need the tool's schema), and who may call what.
 //!

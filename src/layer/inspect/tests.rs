@@ -148,6 +148,19 @@ async fn rule_1_a_body_that_is_only_announced_takes_nothing_from_others() {
     assert_eq!(send(params, &[], ping).await.0, 200);
 }
 
+#[tokio::test]
+async fn an_id_over_a_kibibyte_is_refused_and_not_repeated() {
+    let ping =
+        |length: usize| format!(r#"{{"jsonrpc":"2.0","id":"{:0>length$}","method":"ping"}}"#, 7);
+    assert_eq!(post(&[], &ping(1_022)).await.0, 200);
+    for body in [ping(1_023), format!("[{}]", ping(1_023))] {
+        let (status, answer) = post(&[], &body).await;
+        assert_eq!(status, 400);
+        assert_eq!(answer["error"]["data"]["cause"], "malformed_message");
+        assert_eq!(answer["id"], Value::Null);
+    }
+}
+
 /// A stream without an item and without an end.
 fn futures_pending()
 -> impl futures_core::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Unpin {

@@ -6,7 +6,9 @@
 //! 2. A call ends with its answer, after the time it was given, when the owner is closed, or [`GRACE`] after its client
 //!    has cancelled it: the cancel has gone upstream by then, and the server may end the call by itself. Whether the
 //!    client cancels before or after it leaves makes no difference.
-//! 3. What is dropped instead of read to its end is cancelled upstream, as below `session` a drop always is.
+//! 3. A cancel is remembered for a call that has not left yet: [`MAX_CANCELLED`] of them, of ids up to [`MAX_ID`] bytes.
+//!    A call with a longer one runs to its end.
+//! 4. What is dropped instead of read to its end is cancelled upstream, as below `session` a drop always is.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -32,6 +34,8 @@ use crate::session::state::lock;
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// How many cancels of calls that are not here are remembered.
 const MAX_CANCELLED: usize = 256;
+/// The longest id by which a call is cancelled, in its JSON spelling.
+const MAX_ID: usize = 256;
 
 /// Who owns the calls of one server that outlived their clients.
 #[derive(Clone)]
@@ -96,6 +100,9 @@ impl Detached {
 
     /// Ends the call that its client has cancelled, if it is here, or if it ever comes.
     pub(crate) fn cancel(&self, session: Handle, id: &[u8]) {
+        if id.len() > MAX_ID {
+            return;
+        }
         // The id is a slice of a message, which must not be kept whole because of it.
         let key = (session, Bytes::copy_from_slice(id));
         if let Some(call) = lock(&self.0.by_id).remove(&key) {
@@ -111,6 +118,9 @@ impl Detached {
 
     /// Runs `call` to its end, if there is room and a runtime; else drops it.
     fn adopt(&self, key: Option<Key>, call: impl Future<Output = ()> + Send + 'static) {
+        let key = key
+            .filter(|(_, id)| id.len() <= MAX_ID)
+            .map(|(session, id)| (session, Bytes::copy_from_slice(&id)));
         let runtime = Runtime::try_current();
         let (Ok(runtime), Some(place)) = (runtime, self.place(key)) else {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);

@@ -12,8 +12,9 @@
 //!    [`Pin`](crate::facts::Pin) where there are several endpoints.
 //! 4. A legacy call without an id passes without one: whether the server needs one is the server's to say (400).
 //! 5. No answer, a modern one included, shows an upstream's id: the caller's own stands in its place, or nothing.
-//! 6. What a rebuild must bring back is noted once the server has accepted it: log level, subscriptions. DELETE ends the
-//!    session for good, if the server does not refuse it.
+//! 6. What a rebuild must bring back is noted once the server has accepted it: log level, subscriptions. All of it is
+//!    bounded; what is larger is not brought back, and a session whose `initialize` has parameters of more than 16 KiB is
+//!    not rebuilt. DELETE ends the session for good, if the server does not refuse it.
 //! 7. A legacy *request* whose caller leaves before its answer goes on in a task of its own, bounded in number and time
 //!    ([`Detached`]), for a disconnect is no cancel (C55). A GET stream ends with its caller. The caller's
 //!    `notifications/cancelled` goes upstream and, a second later, ends the detached call that it names.

@@ -20,6 +20,10 @@ use crate::session::answer::{FirstAnswer, Negotiated, first_answer};
 
 /// The most bytes held of an answer that has to be read.
 const MAX_HELD: usize = 4 << 20;
+/// The most bytes of a `logging/setLevel`'s parameters that are kept: a level is a word.
+const MAX_LEVEL: usize = 1024;
+/// The most bytes of an `initialize`'s parameters that are kept. A session with more cannot be rebuilt.
+const MAX_PARAMS: usize = 16 * 1024;
 
 /// What an answer changes.
 pub(super) enum Step {
@@ -53,10 +57,13 @@ impl Step {
                 .span
                 .map(|span| body.slice_ref(span.of(body)))
         };
+        let kept = |most| params().filter(|params| params.len() <= most);
         let uri = || message.params.uri.map(|uri| uri.decode(body).into_owned());
         match message.known_method()? {
-            Method::Initialize => Some(Self::Initialize { params: params() }),
-            Method::SetLevel => Some(Self::Note(Change::LogLevel(params()?))),
+            Method::Initialize => Some(Self::Initialize {
+                params: kept(MAX_PARAMS),
+            }),
+            Method::SetLevel => Some(Self::Note(Change::LogLevel(kept(MAX_LEVEL)?))),
             Method::ResourcesSubscribe => Some(Self::Note(Change::Subscribe(uri()?))),
             Method::ResourcesUnsubscribe => Some(Self::Note(Change::Unsubscribe(uri()?))),
             _ => None,

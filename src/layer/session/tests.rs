@@ -359,6 +359,34 @@ async fn rule_6_what_the_server_accepted_is_noted_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn rule_6_what_is_noted_is_bounded() {
+    let sessions = Sessions::new(params());
+    let service = SessionLayer::new(sessions.clone()).layer(service_fn(server));
+    let kept = async |length: usize| {
+        let name = "n".repeat(length);
+        let response = service
+            .clone()
+            .oneshot(post(&INITIALIZE.replace("\"t\"", &format!("\"{name}\""))))
+            .await
+            .unwrap();
+        let id = response.headers()[SESSION_ID].clone();
+        let level = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{{"level":"{name}"}}}}"#
+        );
+        let response = service.clone().oneshot(with(&id, post(&level))).await;
+        assert_eq!(response.unwrap().status(), 200);
+        let Opening::Open(session) = sessions.open(&id, None) else {
+            panic!("not open")
+        };
+        let level = session.state().snapshot().log_level;
+        (session.params().is_some(), level.is_some())
+    };
+    assert_eq!(kept(100).await, (true, true));
+    assert_eq!(kept(2_000).await, (true, false));
+    assert_eq!(kept(20_000).await, (false, false));
+}
+
+#[tokio::test]
 async fn c48_delete_ends_a_session_unless_it_is_refused() {
     for (status, ends) in [
         (200, true),
@@ -541,6 +569,23 @@ async fn rule_7_a_client_that_cancels_and_then_leaves_leaves_nothing_behind() {
     leave(&sessions, Form::Json, &log, with(&id, post(CALL))).await;
     sessions.detached().idle().await;
     assert_eq!(log.take(), ["done"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_7_a_cancel_of_a_very_long_id_is_not_remembered() {
+    let (sessions, log) = (Sessions::new(params()), Log::default());
+    let id = opened(&sessions).await;
+    for (length, expected) in [(200, "cancelled"), (300, "done")] {
+        let name = "x".repeat(length);
+        let cancel = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":"{name}"}}}}"#
+        );
+        assert_eq!(cause(&sessions, with(&id, post(&cancel))).await, None);
+        let call = CALL.replace('7', &format!("\"{name}\""));
+        leave(&sessions, Form::Json, &log, with(&id, post(&call))).await;
+        sessions.detached().idle().await;
+        assert_eq!(log.take(), [expected]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
