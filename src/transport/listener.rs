@@ -11,6 +11,8 @@
 //! 4. [`Drain`]: no new connections; idle ones are closed; busy ones end with their answer (`Connection: close`); those
 //!    that are left when the grace is over are cut.
 //! 5. A caller that hangs up is noticed while its call runs, and the call's future is dropped.
+//! 6. A caller that takes none of its answer's bytes for [`Limits::write`] is cut, so that callers who do not read cannot
+//!    hold all connections. An answer that has nothing to send, such as a quiet stream, is not meant.
 
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +44,8 @@ pub struct Limits {
     pub head: Duration,
     /// How long a connection may be idle between requests. Default 5 min.
     pub idle: Duration,
+    /// How long a caller may take none of the bytes that wait for it. Default 60 s.
+    pub write: Duration,
     /// The most bytes that a request's head may have. Default 64 KiB.
     pub head_bytes: usize,
 }
@@ -53,6 +57,7 @@ impl Default for Limits {
             first_byte: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_mins(5),
+            write: Duration::from_mins(1),
             head_bytes: 64 * 1024,
         }
     }
@@ -110,6 +115,8 @@ struct Connection {
     doing: AtomicU8,
     /// The tick at which it began to do so.
     since: AtomicU32,
+    /// The tick since which no byte could be written; 0 while bytes flow or none wait.
+    stalled: AtomicU32,
     cut: AtomicBool,
     stop: AtomicBool,
     /// One for both: what a connection waits for beside its caller costs each of its polls.
@@ -139,6 +146,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             doing: AtomicU8::new(FIRST_BYTE),
             since: AtomicU32::new(self.tick.load(Ordering::Relaxed)),
+            stalled: AtomicU32::new(0),
             cut: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             wake: Notify::new(),
@@ -160,14 +168,17 @@ impl Connections {
     fn sweep(&self) {
         let now = self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         for connection in self.lock().values() {
-            let allowed = match connection.doing.load(Ordering::Relaxed) {
-                FIRST_BYTE => self.limits.first_byte,
-                HEAD => self.limits.head,
-                IDLE => self.limits.idle,
+            let stalled = connection.stalled.load(Ordering::Relaxed);
+            let since = connection.since.load(Ordering::Relaxed);
+            let (since, allowed) = match connection.doing.load(Ordering::Relaxed) {
+                // Whatever its answer is at: what waits to be written waits for the caller.
+                _ if stalled != 0 => (stalled, self.limits.write),
+                FIRST_BYTE => (since, self.limits.first_byte),
+                HEAD => (since, self.limits.head),
+                IDLE => (since, self.limits.idle),
                 _ => continue,
             };
-            let waited = now.wrapping_sub(connection.since.load(Ordering::Relaxed));
-            if u64::from(waited) > allowed.as_secs() {
+            if u64::from(now.wrapping_sub(since)) > allowed.as_secs() {
                 connection.cut();
             }
         }
@@ -240,6 +251,21 @@ impl State {
             FIRST_BYTE | IDLE
         ) {
             self.set(HEAD);
+        }
+    }
+
+    /// Notes whether bytes could be written.
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        let stalled = &self.connection.stalled;
+        match polled {
+            Poll::Pending if stalled.load(Ordering::Relaxed) == 0 => {
+                let now = self.connections.tick.load(Ordering::Relaxed);
+                stalled.store(now.max(1), Ordering::Relaxed);
+            }
+            Poll::Ready(Ok(_)) if stalled.load(Ordering::Relaxed) != 0 => {
+                stalled.store(0, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 }
@@ -432,7 +458,7 @@ impl http_body::Body for Counted {
     }
 }
 
-/// A stream that tells the sweep when bytes come.
+/// A stream that tells the sweep when bytes come, and when none can go.
 struct Watched {
     stream: TcpStream,
     state: State,
@@ -459,7 +485,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.state.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -467,7 +495,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.state.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -499,9 +529,12 @@ mod tests {
                 if request.uri().path() == "/slow" {
                     std::future::pending::<()>().await;
                 }
-                Ok(http::Response::new(Body::from(Bytes::from_static(
-                    b"hello",
-                ))))
+                let bytes = if request.uri().path() == "/big" {
+                    Bytes::from(vec![b'x'; 32 << 20])
+                } else {
+                    Bytes::from_static(b"hello")
+                };
+                Ok(http::Response::new(Body::from(bytes)))
             })
         }
     }
@@ -613,5 +646,48 @@ mod tests {
         task.await.unwrap();
         assert!(is_closed(&mut idle).await && is_closed(&mut busy).await);
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn rule_6_a_caller_that_does_not_read_loses_its_place() {
+        let (address, _drain, _task) = start(
+            Limits {
+                connections: 1,
+                write: Duration::from_secs(1),
+                ..Limits::default()
+            },
+            Duration::ZERO,
+        )
+        .await;
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        deaf.write_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut next = TcpStream::connect(address).await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_secs(20), get(&mut next, "/")).await;
+        assert!(answered.unwrap().ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn rule_6_a_quiet_answer_is_not_a_caller_that_does_not_read() {
+        let connections = Arc::new(Connections::new(Limits::default()));
+        let registered = connections.add();
+        let state = registered.state();
+        state.set(BUSY);
+        let cut = || registered.connection.cut.load(Ordering::Relaxed);
+        state.wrote(&Poll::Pending);
+        state.wrote(&Poll::Ready(Ok(1)));
+        for _ in 0..100 {
+            connections.sweep();
+        }
+        assert!(!cut());
+        state.wrote(&Poll::Pending);
+        for _ in 0..60 {
+            connections.sweep();
+            state.wrote(&Poll::Pending);
+        }
+        assert!(!cut());
+        connections.sweep();
+        assert!(cut());
     }
 }
