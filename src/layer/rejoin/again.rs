@@ -211,17 +211,16 @@ impl Again {
 }
 
 fn is_remade(name: &HeaderName) -> bool {
-    // By text: one look at its length leaves two or three to compare.
-    matches!(
-        name.as_str(),
-        "host"
-            | "content-length"
-            | "content-type"
-            | "accept"
-            | "connection"
-            | "accept-encoding"
-            | "mcp-session-id"
-            | "last-event-id"
-            | "mcp-protocol-version"
-    )
+    const REMADE: [HeaderName; 9] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::ACCEPT,
+        header::CONNECTION,
+        header::ACCEPT_ENCODING,
+        SESSION_ID,
+        LAST_EVENT_ID,
+        PROTOCOL_VERSION,
+    ];
+    REMADE.contains(name)
 }
