@@ -7,7 +7,8 @@
 //! 2. What is not found is as it was sealed: never rebuilt, nothing subscribed, not over. So a store that forgets costs a
 //!    rebuild at most, and that of a session with large parameters its end.
 //! 3. [`SessionStore::save`] does not wait. A store behind a network queues it, bounded.
-//! 4. [`MemoryStore`] holds at most as many as it was made for: the expired ones go first, then those that expire first.
+//! 4. [`MemoryStore`] holds at most as many as it was made for: the expired ones go first, then those that live and expire
+//!    first, and last those that are over: forgotten, such a session would be open again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -99,7 +100,7 @@ impl SessionStore for MemoryStore {
     }
 }
 
-/// Drops what has expired; if that is nothing, the sixteenth part that expires first, so that a full store is not gone
+/// Drops what has expired; if that is nothing, the sixteenth part that is missed least, so that a full store is not gone
 /// through for each new session.
 fn make_room(entries: &mut HashMap<Handle, Entry>, now: u64) {
     let before = entries.len();
@@ -107,16 +108,14 @@ fn make_room(entries: &mut HashMap<Handle, Entry>, now: u64) {
     if entries.len() < before {
         return;
     }
-    let mut expiries: Vec<_> = entries.values().map(|entry| entry.expires).collect();
-    let count = before / 16 + 1;
-    if let Some(at) = count.checked_sub(1).filter(|at| *at < expiries.len()) {
-        let last = *expiries.select_nth_unstable(at).1;
-        let mut left = count;
-        entries.retain(|_, entry| {
-            let goes = left > 0 && entry.expires <= last;
-            left -= usize::from(goes);
-            !goes
-        });
+    // Asked once, since a session may end meanwhile.
+    let mut ranked: Vec<_> = entries
+        .iter()
+        .map(|(handle, entry)| (entry.state.is_over(), entry.expires, *handle))
+        .collect();
+    ranked.sort_unstable_by_key(|&(is_over, expires, _)| (is_over, expires));
+    for (_, _, handle) in ranked.iter().take(before / 16 + 1) {
+        entries.remove(handle);
     }
 }
 
@@ -161,5 +160,22 @@ mod tests {
         store.save(handle(10), 100, &Arc::default());
         assert!(!is_known(&store, 1) && !is_known(&store, 2), "expired");
         assert!(is_known(&store, 3) && is_known(&store, 9) && is_known(&store, 10));
+    }
+
+    #[test]
+    fn rule_4_what_is_over_is_the_last_to_be_forgotten() {
+        let store = MemoryStore::new(3, Clock::manual(0));
+        let over = Arc::new(SessionState::default());
+        over.end();
+        store.save(handle(0), 10, &over);
+        for n in 1..20 {
+            store.save(handle(n), 100, &Arc::default());
+            assert!(is_known(&store, 0) && is_known(&store, n));
+        }
+        for n in 20..30 {
+            store.save(handle(n), 100, &over);
+        }
+        assert_eq!(store.len(), 3, "bounded all the same");
+        assert!(is_known(&store, 29) && !is_known(&store, 0));
     }
 }
