@@ -96,6 +96,8 @@ struct Cell {
 
 /// Set in `Cell::endpoint` as long as there is none.
 const NO_ENDPOINT: u32 = u32::MAX;
+/// The longest name of a tool that is kept.
+const MAX_TOOL: usize = 128;
 /// What `Cell::era` holds: not yet read, or one of the two.
 const NO_ERA: u8 = 0;
 const LEGACY: u8 = 1;
@@ -183,8 +185,11 @@ impl Facts {
         std::str::from_utf8(self.0.subject.get()?.as_bytes()).ok()
     }
 
-    /// Says which tool is called.
+    /// Says which tool is called. A name of more than 128 bytes is none that a specification allows, and is not kept.
     pub fn set_tool(&self, tool: &str) {
+        if tool.len() > MAX_TOOL {
+            return;
+        }
         let _ = self.0.subject.set(Short::of(tool.as_bytes()));
     }
 
@@ -309,6 +314,15 @@ mod tests {
         facts.set_endpoint(0);
         facts.set_endpoint(1);
         assert_eq!(facts.endpoint(), Some(1));
+    }
+
+    #[test]
+    fn a_tool_has_a_name_of_128_bytes_at_most() {
+        let facts = Facts::new(None);
+        facts.set_tool(&"x".repeat(129));
+        assert_eq!(facts.tool(), None);
+        facts.set_tool(&"x".repeat(128));
+        assert_eq!(facts.tool().map(str::len), Some(128));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::codec::sse::Decoder;
 use crate::error::{BoxError, Cause, Failure};
 use crate::facts::Facts;
 use crate::layer::metrics::families::{Label, ServerFamilies};
-use crate::layer::metrics::outcome::{Outcome, may_be_an_error};
+use crate::layer::metrics::outcome::{Outcome, may_be_a_result, may_be_an_error};
 use crate::mcp::method::{self, Class};
 use crate::mcp::revision::Era;
 
@@ -31,6 +31,8 @@ pub(super) struct Observer {
     is_stream: bool,
     status: StatusCode,
     outcome: Option<Outcome>,
+    /// Whether an answer was seen. One that is too large to be looked at may be an error.
+    is_answered: bool,
     look: Look,
     ended: bool,
 }
@@ -42,6 +44,8 @@ enum Look {
     Away,
     /// One JSON message; `None` until the first piece.
     Json(Option<Bytes>),
+    /// One JSON message that came in several pieces.
+    Pieces(BytesMut),
     /// Events.
     Events(Decoder),
 }
@@ -66,6 +70,7 @@ impl Observer {
             is_stream: is_get,
             status: StatusCode::OK,
             outcome: None,
+            is_answered: false,
             look: Look::Away,
             ended: false,
         }
@@ -100,21 +105,7 @@ impl Observer {
     fn saw(&mut self, piece: &Bytes) {
         match &mut self.look {
             Look::Away => {}
-            Look::Json(seen) => {
-                let all = match seen.take() {
-                    None => piece.clone(),
-                    Some(before) => {
-                        let mut all = BytesMut::from(&before[..]);
-                        all.extend_from_slice(piece);
-                        all.freeze()
-                    }
-                };
-                self.look = if all.len() > LOOKED_AT {
-                    Look::Away
-                } else {
-                    Look::Json(Some(all))
-                };
-            }
+            Look::Json(_) | Look::Pieces(_) => self.collect(piece),
             Look::Events(decoder) => {
                 decoder.push(piece);
                 loop {
@@ -129,6 +120,7 @@ impl Observer {
                             {
                                 self.outcome = Some(outcome);
                             }
+                            self.is_answered = self.is_answered || may_be_a_result(message);
                         }
                         Ok(None) => break,
                         Err(_) => {
@@ -141,12 +133,44 @@ impl Observer {
         }
     }
 
+    /// A piece of a JSON message. One that is too large is not looked at.
+    fn collect(&mut self, piece: &Bytes) {
+        let look = std::mem::replace(&mut self.look, Look::Away);
+        let seen = match &look {
+            Look::Json(first) => first.as_ref().map_or(0, Bytes::len),
+            Look::Pieces(all) => all.len(),
+            Look::Away | Look::Events(_) => 0,
+        };
+        if seen.saturating_add(piece.len()) > LOOKED_AT {
+            return;
+        }
+        self.look = match look {
+            Look::Json(None) => Look::Json(Some(piece.clone())),
+            Look::Json(Some(first)) => {
+                let mut all = BytesMut::from(first);
+                all.extend_from_slice(piece);
+                Look::Pieces(all)
+            }
+            Look::Pieces(mut all) => {
+                all.extend_from_slice(piece);
+                Look::Pieces(all)
+            }
+            look @ (Look::Away | Look::Events(_)) => look,
+        };
+    }
+
     /// The body has ended as it should.
     fn complete(&mut self) {
-        if let Look::Json(Some(message)) = &self.look
-            && may_be_an_error(message)
-        {
-            self.outcome = Outcome::of_message(message);
+        let message = match &self.look {
+            Look::Json(Some(message)) => Some(&message[..]),
+            Look::Pieces(message) => Some(&message[..]),
+            Look::Json(None) | Look::Away | Look::Events(_) => None,
+        };
+        if let Some(message) = message {
+            self.is_answered = true;
+            if may_be_an_error(message) {
+                self.outcome = Outcome::of_message(message);
+            }
         }
         let outcome = match self.facts.cause() {
             Some(cause) => Outcome::of_cause(cause),
@@ -182,8 +206,9 @@ impl Observer {
             None => self.label,
         };
         let elapsed = self.facts.started().elapsed();
-        self.families
-            .count(label, self.facts.tool(), outcome, elapsed.as_secs_f64());
+        let (tool, seconds) = (self.facts.tool(), elapsed.as_secs_f64());
+        let exists = self.is_answered && outcome == Outcome::Ok;
+        self.families.count(label, tool, exists, outcome, seconds);
         if let Some(cause) = self.facts.cause() {
             self.families.count_error(label, cause);
         }

@@ -210,8 +210,15 @@ impl ServerFamilies {
         TimeAttemptsLayer::new(self.families.attempts.with_label_values(&labels))
     }
 
-    /// Counts a call that has ended.
-    pub(super) fn count(&self, label: Label, tool: Option<&str>, outcome: Outcome, seconds: f64) {
+    /// Counts a call that has ended. `exists` says that it has shown its tool to exist.
+    pub(super) fn count(
+        &self,
+        label: Label,
+        tool: Option<&str>,
+        exists: bool,
+        outcome: Outcome,
+        seconds: f64,
+    ) {
         let Some(path) = self.paths.get(label.index()) else {
             return;
         };
@@ -228,12 +235,15 @@ impl ServerFamilies {
             self.families.requests.with_label_values(&labels)
         };
         let Some(tool) = tool else {
+            if matches!(label, Label::Known(Method::ToolsCall)) {
+                return requests("_other").inc();
+            }
             if let Some(slot) = path.requests.get(at) {
                 slot.get_or_init(|| requests("")).inc();
             }
             return;
         };
-        match self.tool(tool, outcome == Outcome::Ok) {
+        match self.tool(tool, exists) {
             Some(known) => {
                 if let Some(slot) = known.get(at) {
                     slot.get_or_init(|| requests(tool)).inc();
@@ -243,13 +253,13 @@ impl ServerFamilies {
         }
     }
 
-    /// The counters of a tool that is known; one that has just succeeded becomes known.
-    fn tool(&self, name: &str, succeeded: bool) -> Option<Arc<Tool>> {
+    /// The counters of a tool that is known; one that exists becomes known.
+    fn tool(&self, name: &str, exists: bool) -> Option<Arc<Tool>> {
         let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(tool) = tools.get(name) {
             return Some(tool.clone());
         }
-        if !succeeded || tools.len() >= MAX_TOOLS {
+        if !exists || tools.len() >= MAX_TOOLS {
             return None;
         }
         drop(tools);

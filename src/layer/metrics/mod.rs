@@ -7,8 +7,8 @@
 //!    GET and listen streams count as streams, not as load.
 //! 3. [`Outcome`] is a closed list: by our own [`Cause`] if we made the answer, else by status and by what the one JSON
 //!    message (of at most 64 KiB) or the events of the answer say: `error` is `rpc_error`, `isError` is `tool_error`.
-//! 4. Labels are bounded. `method` is one of the table, else `_other`. `tool` is a name that a call has succeeded with,
-//!    at most [`MAX_TOOLS`] a server, else `_other`. Never an id, a URL, a caller.
+//! 4. Labels are bounded. `method` is one of the table, else `_other`. `tool` is a name that a call was seen to succeed
+//!    with (an answer that is not looked at shows nothing), at most [`MAX_TOOLS`] a server, else `_other`. Never an id, a URL, a caller.
 //! 5. Handles are looked up once and held: a call on a known path takes no lock but that of its tool's name.
 //! 6. The access line is an event at debug on the target `outrigger::access`; switched off it costs nothing.
 //!

@@ -143,6 +143,13 @@ pub(super) fn may_be_an_error(bytes: &[u8]) -> bool {
     SIGN.find(bytes).is_some()
 }
 
+static RESULT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"result\""));
+
+/// Whether the bytes can be an answer that is no error, and no notification.
+pub(super) fn may_be_a_result(bytes: &[u8]) -> bool {
+    RESULT.find(bytes).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -197,6 +197,7 @@ async fn rule_4_a_tool_has_a_label_once_a_call_has_succeeded() {
         counted.families.count(
             families::Label::Known(Method::ToolsCall),
             Some(&tool.to_string()),
+            true,
             Outcome::Ok,
             0.0,
         );
@@ -204,12 +205,47 @@ async fn rule_4_a_tool_has_a_label_once_a_call_has_succeeded() {
     counted.families.count(
         families::Label::Known(Method::ToolsCall),
         Some("x"),
+        false,
         Outcome::RpcError,
         0.0,
     );
     assert_eq!(counted.families.tools().len(), MAX_TOOLS);
     counted.has(r#"outrigger_requests_total{method="tools/call",outcome="ok",server="wiki",tool="_other"} 5"#);
     counted.has(r#"outrigger_requests_total{method="tools/call",outcome="rpc_error",server="wiki",tool="_other"} 1"#);
+}
+
+#[tokio::test]
+async fn rule_4_an_answer_that_is_not_looked_at_gives_no_tool_a_label() {
+    let counted = Counted::new();
+    let large = "x".repeat(100_000);
+    let json = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":1,"message":"{large}"}}}}"#);
+    let events = format!("data: {json}\n\n");
+    let progress = "data: {\"method\":\"notifications/progress\"}\n\n";
+    for (kind, text) in [
+        ("application/json", json),
+        ("application/json", String::new()),
+        ("text/event-stream", events),
+        ("text/event-stream", progress.to_owned()),
+        ("text/html", "<p>".to_owned()),
+    ] {
+        let answer = Body::from(Bytes::from(text));
+        counted.call(StatusCode::OK, kind, answer).await.unwrap();
+    }
+    assert_eq!(counted.families.tools(), [""; 0]);
+    let events = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+    counted
+        .call(StatusCode::OK, "text/event-stream", body(events))
+        .await
+        .unwrap();
+    assert_eq!(counted.families.tools(), ["echo"]);
+}
+
+#[tokio::test]
+async fn rule_4_a_call_of_a_tool_without_a_name_is_of_another() {
+    let counted = Counted::new();
+    let label = families::Label::Known(Method::ToolsCall);
+    counted.families.count(label, None, true, Outcome::Ok, 0.0);
+    counted.has(r#"outrigger_requests_total{method="tools/call",outcome="ok",server="wiki",tool="_other"} 1"#);
 }
 
 #[tokio::test]
