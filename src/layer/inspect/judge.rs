@@ -44,9 +44,7 @@ pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option
     match Message::read(body) {
         Err(malformed) => Err((Failure::unsent(cause_of(malformed)), None)),
         // Without the call, so that the answer does not repeat the id.
-        Ok(parsed) if has_long_id(&parsed) => {
-            Err((Failure::unsent(Cause::MalformedMessage), None))
-        }
+        Ok(parsed) if has_long_id(&parsed) => Err((Failure::unsent(Cause::MalformedMessage), None)),
         Ok(Parsed::Batch(parts)) => {
             judge_batch(headers, body, parts).map_err(|failure| (failure, None))
         }
@@ -140,6 +138,9 @@ fn legacy_revision(named: Option<&str>) -> Result<Option<Revision>, Failure> {
 }
 
 fn judge_modern(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<Revision, Failure> {
+    if message.has_lookalike {
+        return Err(Failure::unsent(Cause::DuplicateKey));
+    }
     let Some(header) = version_header(headers) else {
         return Err(mismatch("MCP-Protocol-Version is missing"));
     };

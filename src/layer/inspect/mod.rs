@@ -8,7 +8,8 @@
 //! 2. The era is the one that the request shows (see `judge`): an envelope in `params._meta` makes it modern whatever
 //!    else it carries (C23); `initialize` without one is legacy whatever its header.
 //! 3. A modern request agrees with itself or is refused: version header and envelope (C02, C04, C05), a served revision
-//!    (C06), `Mcp-Method` (C07), `Mcp-Name` (C08, C10), a method that the revision still has (C12).
+//!    (C06), `Mcp-Method` (C07), `Mcp-Name` (C08, C10), a method that the revision still has (C12). No key
+//!    that is read stands beside one that differs by case alone: who does not tell case apart would read that one.
 //! 4. A legacy request names a revision that exists, or none (C49). Arrays pass where no revision after 2025-03-26 is
 //!    named, without `initialize` in them (C50).
 //! 5. What it does not know it passes on: methods, fields, headers.

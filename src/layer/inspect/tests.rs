@@ -149,9 +149,22 @@ async fn rule_1_a_body_that_is_only_announced_takes_nothing_from_others() {
 }
 
 #[tokio::test]
+async fn rule_3_a_modern_request_has_no_key_that_differs_by_case_alone() {
+    let body = modern_call("ok").replace("\"name\"", "\"Name\":\"secret\",\"name\"");
+    let headers = [MODERN, TOOLS_CALL, ("mcp-name", "ok")];
+    let (status, answer) = post(&headers, &body).await;
+    assert_eq!(status, 400);
+    assert_eq!(answer["error"]["data"]["cause"], "duplicate_key");
+}
+
+#[tokio::test]
 async fn an_id_over_a_kibibyte_is_refused_and_not_repeated() {
-    let ping =
-        |length: usize| format!(r#"{{"jsonrpc":"2.0","id":"{:0>length$}","method":"ping"}}"#, 7);
+    let ping = |length: usize| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":"{:0>length$}","method":"ping"}}"#,
+            7
+        )
+    };
     assert_eq!(post(&[], &ping(1_022)).await.0, 200);
     for body in [ping(1_023), format!("[{}]", ping(1_023))] {
         let (status, answer) = post(&[], &body).await;

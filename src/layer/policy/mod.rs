@@ -5,6 +5,8 @@
 //! 1. A tool is offered if its name fits one of `include` (or there is none) and none of `exclude`.
 //! 2. A `tools/call` of another tool, or of none with a readable name, fails unsent with [`Cause::PolicyDenied`]. So does
 //!    a batch with such a call in it: the whole, since half a batch is another one.
+//!    A message with a key that differs from one that is read by case alone fails with [`Cause::DuplicateKey`]: a server
+//!    that does not tell case apart would read another name than was judged.
 //! 3. Of a `tools/list` answer, in JSON or in events, the elements that are not offered are cut; every other byte stays.
 //!    It is held for that, up to `max_list` bytes, an event stream up to the event that answers the list. One that is
 //!    too long, encoded or not readable fails with [`Cause::BadResponse`]: what cannot be read cannot be filtered.
@@ -141,6 +143,9 @@ where
             let why = "policy needs the Call that inspect leaves";
             return ResponseFuture::failed(Failure::unsent(Cause::Internal).with_source(why));
         };
+        if has(call, |message| message.has_lookalike) {
+            return ResponseFuture::failed(Failure::unsent(Cause::DuplicateKey));
+        }
         if has(call, |message| is_denied(params, call, message)) {
             return ResponseFuture::failed(Failure::unsent(Cause::PolicyDenied));
         }

@@ -102,6 +102,19 @@ fn rule_1_include_then_exclude() {
 }
 
 #[tokio::test]
+async fn rule_2_a_name_beside_one_of_another_case_is_refused() {
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"ok","Name":"secret_x"}}"#;
+    for message in [call.to_owned(), format!("[{LIST},{call}]")] {
+        let params = params(&[], &["secret*"]);
+        let (response, was_asked) = send(params, request(&message), Response::default()).await;
+        assert_eq!(response.unwrap_err().cause(), Cause::DuplicateKey);
+        assert!(!was_asked);
+        let all = send(Params::default(), request(&message), Response::default()).await;
+        assert!(all.0.is_ok(), "where nothing is restricted it passes");
+    }
+}
+
+#[tokio::test]
 async fn s0_33_a_hidden_tool_is_refused_on_calls_before_anything_is_sent() {
     for tool in [r#""delete_all""#, r#""del\u0065te_all""#, "7", "null"] {
         let (response, was_asked) = send(

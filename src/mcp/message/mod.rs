@@ -147,6 +147,8 @@ pub struct Meta {
     pub progress_token: Option<Span>,
     /// `traceparent`.
     pub traceparent: Option<Span>,
+    /// As [`Message::has_lookalike`], of its keys.
+    pub has_lookalike: bool,
 }
 
 impl Meta {
@@ -181,6 +183,8 @@ pub struct Params {
     pub has_task: bool,
     /// `params._meta`.
     pub meta: Meta,
+    /// As [`Message::has_lookalike`], of the keys of `params` and `_meta`.
+    pub has_lookalike: bool,
 }
 
 /// Where things stand in one message.
@@ -197,6 +201,9 @@ pub struct Message {
     pub params: Params,
     /// The value of `result` or `error`.
     pub outcome: Option<Span>,
+    /// Whether a key is one that we read but for its case. A peer whose decoder does not tell case apart reads it, too,
+    /// and then not what we have read.
+    pub has_lookalike: bool,
 }
 
 /// One message, or several in an array (2025-03-26).
@@ -331,6 +338,43 @@ pub(crate) fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Malformed> {
     }
 }
 
+const ENVELOPE_KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+const PARAMS_KEYS: &[&str] = &[
+    "name",
+    "uri",
+    "taskId",
+    "protocolVersion",
+    "requestId",
+    "arguments",
+    "_meta",
+    "inputResponses",
+    "requestState",
+    "task",
+];
+const META_KEYS: &[&str] = &[
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/logLevel",
+    "progressToken",
+    "traceparent",
+];
+
+/// Whether a decoder that does not tell case apart takes `key` for one of `known`. Some fold as Unicode does: two
+/// letters beyond ASCII are then an `s` and a `k`.
+fn looks_like_one_of(known: &[&str], key: &[u8]) -> bool {
+    if key.is_ascii() {
+        return known
+            .iter()
+            .any(|known| known.as_bytes().eq_ignore_ascii_case(key));
+    }
+    let folded = String::from_utf8_lossy(key)
+        .replace('\u{17f}', "s")
+        .replace('\u{212a}', "k");
+    known
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(&folded))
+}
+
 /// What stands in the object of a message.
 #[derive(Default)]
 struct Envelope {
@@ -340,6 +384,7 @@ struct Envelope {
     params: Option<Params>,
     result: Option<Span>,
     error: Option<Span>,
+    has_lookalike: bool,
 }
 
 impl Envelope {
@@ -356,7 +401,10 @@ impl Envelope {
             b"params" => once(&mut found.params, Params::read(json)?),
             b"result" => once(&mut found.result, outcome(json, reply.as_deref_mut())?),
             b"error" => once(&mut found.error, outcome(json, reply.as_deref_mut())?),
-            _ => json.value().map(drop),
+            _ => {
+                found.has_lookalike |= looks_like_one_of(ENVELOPE_KEYS, key);
+                json.value().map(drop)
+            }
         })?;
         Ok(found)
     }
@@ -390,6 +438,8 @@ impl Envelope {
                 Some(method) => MethodName::Known(method),
                 None => MethodName::Other(text),
             }),
+            has_lookalike: self.has_lookalike
+                || self.params.is_some_and(|params| params.has_lookalike),
             params: self.params.unwrap_or_default(),
             outcome: self.result.or(self.error),
         })
@@ -433,15 +483,20 @@ impl Params {
                 found.has_task = true;
                 json.value().map(drop)
             }
-            _ => json.value().map(drop),
+            _ => {
+                found.has_lookalike |= looks_like_one_of(PARAMS_KEYS, key);
+                json.value().map(drop)
+            }
         })?;
+        let meta = meta.unwrap_or_default();
         Ok(Self {
             span: Some(span),
             name: name.flatten(),
             uri: uri.flatten(),
             task_id: task.flatten(),
             protocol_version: version.flatten(),
-            meta: meta.unwrap_or_default(),
+            has_lookalike: found.has_lookalike || meta.has_lookalike,
+            meta,
             ..found
         })
     }
@@ -462,7 +517,10 @@ impl Meta {
                 b"io.modelcontextprotocol/logLevel" => &mut found.log_level,
                 b"progressToken" => &mut found.progress_token,
                 b"traceparent" => &mut found.traceparent,
-                _ => return Ok(()),
+                _ => {
+                    found.has_lookalike |= looks_like_one_of(META_KEYS, key);
+                    return Ok(());
+                }
             };
             once(slot, value)
         })?;

@@ -45,6 +45,61 @@ fn rule_3_a_key_that_is_read_stands_once() {
 }
 
 #[test]
+fn rule_3_a_key_that_differs_by_case_alone_is_noted() {
+    for text in [
+        r#"{"jsonrpc":"2.0","method":"ping","Method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","NAME":"b"}}"#,
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","N\u0061me":"b"}}"#,
+        r#"{"jsonrpc":"2.0","method":"x","param\u017f":{}}"#,
+        r#"{"jsonrpc":"2.0","method":"x","params":{"tas\u212aId":"1"}}"#,
+        r#"{"jsonrpc":"2.0","method":"x","params":{"_meta":{"ProgressToken":1}}}"#,
+    ] {
+        assert!(one(text).has_lookalike, "{text}");
+    }
+    for text in [
+        r#"{"jsonrpc":"2.0","method":"x","params":{"arguments":{"Name":1}},"Other":2}"#,
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","names":1,"näme":2}}"#,
+    ] {
+        assert!(!one(text).has_lookalike, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn rule_3_no_case_of_a_key_goes_unnoticed(
+        key in proptest::sample::select([ENVELOPE_KEYS, PARAMS_KEYS, META_KEYS].concat()),
+        upper in proptest::collection::vec(any::<bool>(), 64),
+        folds in any::<bool>(),
+    ) {
+        let shown: String = key
+            .chars()
+            .zip(upper)
+            .map(|(letter, upper)| match letter {
+                's' if folds => '\u{17f}',
+                'k' if folds => '\u{212a}',
+                letter if upper => letter.to_ascii_uppercase(),
+                letter => letter,
+            })
+            .collect();
+        prop_assume!(shown != key);
+        let (mut envelope, mut params, mut meta) = (json!({}), json!({}), json!({}));
+        let at = if ENVELOPE_KEYS.contains(&key) {
+            &mut envelope
+        } else if PARAMS_KEYS.contains(&key) {
+            &mut params
+        } else {
+            &mut meta
+        };
+        at[&shown] = json!("x");
+        params["_meta"] = meta;
+        envelope["jsonrpc"] = json!("2.0");
+        envelope["method"] = json!("x");
+        envelope["params"] = params;
+        prop_assert!(one(&envelope.to_string()).has_lookalike, "{shown}");
+    }
+}
+
+#[test]
 fn rule_4_a_batch_is_told_apart() {
     let text = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}, {"jsonrpc":"2.0","method":"notifications/initialized"}]"#;
     let Parsed::Batch(parts) = Message::read(text.as_bytes()).unwrap() else {
