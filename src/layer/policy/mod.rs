@@ -12,12 +12,12 @@
 //!    too long, encoded or not readable fails with [`Cause::BadResponse`]: what cannot be read cannot be filtered.
 //! 4. Everything else passes untouched: other methods, tasks, notifications, answers that are neither JSON nor events.
 //! 5. Without `include` and `exclude` it does nothing at all.
+//! 6. A GET stream is never resumed: `Last-Event-ID` is removed, for what a server repeats there may be a list, which
+//!    nobody filters. What was missed is lost to the caller; the resumption of an upstream's streams goes on further
+//!    inside.
 //!
 //! Without a `Call` it refuses, where there is anything to refuse, with [`Cause::Internal`]: what it cannot see it cannot
 //! judge, and who built the stack has to put `inspect` outside it.
-//!
-//! It deliberately leaves out the GET stream: a list that a server repeats there on resumption is not filtered. Names
-//! may show that way; calls are refused all the same.
 //!
 //! ```
 //! use outrigger::layer::policy::{Glob, Params, RestrictToolsLayer};
@@ -44,6 +44,7 @@ use tower_service::Service;
 
 use crate::call::{Call, Form};
 use crate::error::{BoxError, Cause, Failure};
+use crate::mcp::headers::LAST_EVENT_ID;
 use crate::mcp::message::Message;
 use crate::mcp::method::Method;
 
@@ -135,7 +136,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let Some(params) = &self.params else {
             return ResponseFuture::passing(self.inner.call(request));
         };
@@ -148,6 +149,10 @@ where
         }
         if has(call, |message| is_denied(params, call, message)) {
             return ResponseFuture::failed(Failure::unsent(Cause::PolicyDenied));
+        }
+        if matches!(call.form(), Form::Stream) {
+            request.headers_mut().remove(LAST_EVENT_ID);
+            return ResponseFuture::passing(self.inner.call(request));
         }
         if !has(call, |message| {
             message.known_method() == Some(Method::ToolsList)

@@ -115,6 +115,26 @@ async fn rule_2_a_name_beside_one_of_another_case_is_refused() {
 }
 
 #[tokio::test]
+async fn rule_6_a_stream_is_not_resumed_where_tools_are_hidden() {
+    for (params, is_kept) in [(params(&[], &["x"]), false), (Params::default(), true)] {
+        let (mut service, mut handle) = stack(params);
+        handle.allow(1);
+        assert!(service.poll_ready().is_ready());
+        let mut request = Request::get("/")
+            .header(LAST_EVENT_ID, "7")
+            .body(())
+            .unwrap();
+        let call = Call::new(Form::Stream, Era::Legacy, None, Bytes::new());
+        request.extensions_mut().insert(call);
+        let response = tokio_test::task::spawn(service.call(request));
+        let (seen, answer) = handle.next_request().await.unwrap();
+        assert_eq!(seen.headers().contains_key(LAST_EVENT_ID), is_kept);
+        answer.send_response(Response::default());
+        assert!(response.await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn s0_33_a_hidden_tool_is_refused_on_calls_before_anything_is_sent() {
     for tool in [r#""delete_all""#, r#""del\u0065te_all""#, "7", "null"] {
         let (response, was_asked) = send(
