@@ -183,6 +183,22 @@ fn each_kind_of_credential_is_read() {
 }
 
 #[test]
+fn an_anonymous_credential_that_would_have_no_effect_is_refused() {
+    let token = "token: {valueFrom: {file: /s}}";
+    let bearer = format!("type: bearer, {token}");
+    for lines in [
+        format!("auth: {{{bearer}, anonymous: {{{bearer}}}}}"),
+        format!("auth: {{type: none, anonymous: {{{bearer}}}}}"),
+        "auth: {type: passthrough, anonymous: {type: none}}".to_owned(),
+        "auth: {type: passthrough, anonymous: {type: passthrough}}".to_owned(),
+        format!("auth: {{type: passthrough, anonymous: {{{bearer}, headerName: X-A}}}}"),
+        format!("auth: {{type: passthrough, anonymous: {{{bearer}, valueTemplate: '{{token}}'}}}}"),
+    ] {
+        assert_eq!(bad(&server(&lines)), [(Code::NotSupported, 4)], "{lines}");
+    }
+}
+
+#[test]
 fn s0_33_header_name_and_template_are_read() {
     let lines = "auth: {type: bearer, token: {valueFrom: {file: /s}}, headerName: X-Token, \
                  valueTemplate: \"{token_type}  {token}\"}";

@@ -224,13 +224,7 @@ fn header_sources(server: &Server, at: &str, origin: &dyn Origin, found: &mut Ve
     let auth = &server.auth;
     if auth.sets_header() {
         let by = format!("auth ({})", origin.origin(&format!("{at}.auth")));
-        let inner = auth.anonymous.as_ref().filter(|inner| inner.sets_header());
-        let outer = (auth.kind != AuthKind::None).then_some(&auth.header_name);
-        sources.extend(outer.map(|name| (name.clone(), by.clone())));
-        let inner = inner
-            .map(|inner| &inner.header_name)
-            .filter(|name| Some(*name) != outer);
-        sources.extend(inner.map(|name| (name.clone(), by)));
+        sources.push((auth.header_name.clone(), by));
     }
     let mut add = |name: &HeaderName, by: &str, at: String| {
         let earlier = sources.iter().find(|(other, _)| other == name);

@@ -90,16 +90,8 @@ impl<'a> Secrets<'a> {
 
     /// The credential of a server.
     pub(super) fn credential(&mut self, auth: &Auth) -> Result<StaticCredential, BoxError> {
-        let anonymous = match auth.anonymous.as_deref().map(|anonymous| &anonymous.kind) {
-            Some(AuthKind::Bearer { token }) => Some(self.open(token)?),
-            _ => None,
-        };
         let credential = match &auth.kind {
-            AuthKind::None => match anonymous {
-                // No credential of its own, but one for those who bring none: the caller's goes first.
-                Some(_) => StaticCredential::passthrough(anonymous),
-                None => StaticCredential::none(),
-            },
+            AuthKind::None => StaticCredential::none(),
             AuthKind::Bearer { token } => StaticCredential::bearer(self.open(token)?),
             AuthKind::ApiKey { key } => StaticCredential::api_key(self.open(key)?),
             AuthKind::Basic { username, password } => {
@@ -114,7 +106,13 @@ impl<'a> Secrets<'a> {
                 };
                 StaticCredential::basic(&username, self.open(password)?)?
             }
-            AuthKind::Passthrough => StaticCredential::passthrough(anonymous),
+            AuthKind::Passthrough => {
+                let anonymous = auth.anonymous.as_deref().map(|anonymous| &anonymous.kind);
+                StaticCredential::passthrough(match anonymous {
+                    Some(AuthKind::Bearer { token }) => Some(self.open(token)?),
+                    _ => None,
+                })
+            }
         };
         let credential = if auth.kind == AuthKind::None {
             credential

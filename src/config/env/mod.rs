@@ -239,8 +239,6 @@ impl Surface<'_> {
             auth.value_template.clone_from(&template);
             auth
         };
-        let anonymous = self.environment.filled(ANONYMOUS_TOKEN);
-        let anonymous = anonymous.map(|token| bearer(SecretSource::Literal(token.into())));
         let mut auth = match self.token() {
             Some(token) => bearer(token),
             // A fixed `Authorization` is the credential; the caller's would clash with it.
@@ -270,7 +268,20 @@ impl Surface<'_> {
                 "leave Authorization out",
             );
         }
-        auth.anonymous = anonymous.map(Box::new);
+        if let Some(token) = self.environment.filled(ANONYMOUS_TOKEN) {
+            if auth.kind == AuthKind::Passthrough {
+                let token = SecretSource::Literal(token.into());
+                auth.anonymous = Some(Box::new(Auth::new(AuthKind::Bearer { token })));
+            } else {
+                let message = "no call uses it: the credential of the service is always sent";
+                self.found.push(Draft::warning(
+                    ANONYMOUS_TOKEN.to_owned(),
+                    Code::Conflict,
+                    message,
+                    "unset it",
+                ));
+            }
+        }
         auth
     }
 

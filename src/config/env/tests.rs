@@ -151,6 +151,17 @@ fn s0_8_an_anonymous_token_is_for_callers_without_one() {
 }
 
 #[test]
+fn s0_8_beside_a_service_token_the_anonymous_one_has_no_use_and_is_warned_of() {
+    let loaded = run(&[(TOKEN, "service"), (ANONYMOUS_TOKEN, "read-only")]).unwrap();
+    let auth = &loaded.config.servers[0].auth;
+    let token = literal("service");
+    assert_eq!(auth.kind, AuthKind::Bearer { token });
+    assert_eq!(auth.anonymous, None);
+    let warned = |it: &super::super::problem::Problem| it.variable() == Some(ANONYMOUS_TOKEN);
+    assert!(loaded.report.problems().iter().any(warned));
+}
+
+#[test]
 fn s0_9_without_a_token_the_callers_own_goes_on() {
     assert_eq!(server(&[]).auth.kind, AuthKind::Passthrough);
 }

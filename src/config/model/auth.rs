@@ -18,8 +18,8 @@ pub struct Auth {
     /// How the header's value is made of `{token}` and `{token_type}`. Default: what the kind
     /// demands (`Bearer {token}`, or the key itself).
     pub value_template: Option<String>,
-    /// The credential of callers who brought none. Default: that of everyone; for `passthrough`
-    /// none at all.
+    /// The credential of callers who brought none: a bearer token, beside `passthrough` only.
+    /// Default: none.
     pub anonymous: Option<Box<Self>>,
 }
 
@@ -37,7 +37,7 @@ impl Auth {
     /// Whether it puts a header into requests.
     #[must_use]
     pub fn sets_header(&self) -> bool {
-        self.kind != AuthKind::None || self.anonymous.as_ref().is_some_and(|it| it.sets_header())
+        self.kind != AuthKind::None
     }
 
     /// Whether calls carry a credential of ours, not of their caller.

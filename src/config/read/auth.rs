@@ -46,33 +46,19 @@ const KINDS: &[(&str, Kind)] = &[
 
 const LATER_KINDS: &[&str] = &["oauth2", "clientCredentials", "tokenExchange", "perUserKey"];
 
-/// The kinds that need nothing of the caller, so that they can stand in for one who brought none.
-const ANONYMOUS_KINDS: &[(&str, Kind)] = &[
-    ("none", Kind::None),
-    ("bearer", Kind::Bearer),
-    ("apiKey", Kind::ApiKey),
-    ("basic", Kind::Basic),
-];
-
 /// `auth` of the server of that name.
 pub(super) fn auth(server: &str) -> impl Fn(&Reader, Field<'_>) -> Option<Auth> {
-    move |reader, field| read(reader, field, server, KINDS, true)
+    move |reader, field| read(reader, field, server)
 }
 
-fn read(
-    reader: &Reader,
-    field: Field<'_>,
-    server: &str,
-    kinds: &'static [(&'static str, Kind)],
-    anonymous: bool,
-) -> Option<Auth> {
+fn read(reader: &Reader, field: Field<'_>, server: &str) -> Option<Auth> {
     if let Some(entry) = field.node.entry("type") {
         let later = matches!(&entry.node.value, Node::Scalar { text, .. }
             if LATER_KINDS.contains(&text.as_str()));
         if later {
             // Its other keys belong to it, and are not worth a line each.
             reader.mask(field.node);
-            choice(kinds, LATER_KINDS)(
+            choice(KINDS, LATER_KINDS)(
                 reader,
                 Field {
                     key: "type",
@@ -86,7 +72,7 @@ fn read(
     let kind = section.need(
         "type",
         "auth: {type: bearer, token: …}",
-        choice(kinds, LATER_KINDS),
+        choice(KINDS, LATER_KINDS),
     )?;
     foreign_keys(&section, kind);
     let mut auth = Auth::new(credential(&section, kind, server)?);
@@ -94,16 +80,28 @@ fn read(
         section.set("headerName", &mut auth.header_name, free_header_name);
         section.set_some("valueTemplate", &mut auth.value_template, template);
     }
-    if anonymous {
-        let read = |reader: &Reader, field: Field<'_>| {
-            read(reader, field, server, ANONYMOUS_KINDS, false).map(Box::new)
-        };
-        section.set_some("anonymous", &mut auth.anonymous, read);
-    } else if let Some(inner) = section.field("anonymous") {
-        let message = "\"anonymous\" has none of its own";
-        reader.refuse::<()>(inner.node.span, Code::Conflict, message, "leave it out");
-    }
+    section.set_some("anonymous", &mut auth.anonymous, anonymous(kind, server));
     Some(auth)
+}
+
+/// The credential of callers who brought none: a bearer token, beside `passthrough`.
+fn anonymous(kind: Kind, server: &str) -> impl Fn(&Reader, Field<'_>) -> Option<Box<Auth>> {
+    move |reader, field| {
+        let span = field.node.span;
+        // Read in any case, so that what is secret in it is masked.
+        let auth = read(reader, field, server)?;
+        let message = if kind != Kind::Passthrough {
+            "\"anonymous\" beside this type of auth is not supported by this version"
+        } else if !matches!(auth.kind, AuthKind::Bearer { .. }) {
+            "this type of anonymous credential is not supported by this version"
+        } else if auth.header_name != AUTHORIZATION || auth.value_template.is_some() {
+            "a header or a template for \"anonymous\" is not supported by this version"
+        } else {
+            return Some(Box::new(auth));
+        };
+        let help = "auth: {type: passthrough, anonymous: {type: bearer, token: …}}";
+        reader.refuse(span, Code::NotSupported, message, help)
+    }
 }
 
 fn credential(section: &Section<'_>, kind: Kind, server: &str) -> Option<AuthKind> {
