@@ -163,7 +163,7 @@ async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Faile
         ));
     }
     let commands = bound.take_commands();
-    follow(bound, commands, watch, levels).await;
+    follow(bound, commands, watch, (levels, log.level)).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -196,11 +196,13 @@ fn warn_of(report: &Report) {
 }
 
 /// Serves, reloads and obeys signals and the control port until the drain is over.
+///
+/// A level that the control port set stays until the configuration names another one than before.
 async fn follow(
     bound: Bound,
     mut commands: Option<mpsc::Receiver<Command>>,
     watch: Option<ConfigWatch>,
-    levels: Levels,
+    (levels, mut configured): (Levels, LogLevel),
 ) {
     let handle = bound.handle();
     let reloads = watch.as_ref().map(|watch| {
@@ -210,9 +212,13 @@ async fn follow(
         tokio::spawn(async move {
             while receiver.changed().await.is_ok() {
                 let reload = receiver.borrow_and_update().clone();
-                handle.reload(&reload);
-                if let Reload::Good(loaded) = &reload {
-                    reloaded_levels.set(loaded.config.observability.log.level);
+                if let (true, Reload::Good(loaded)) = (handle.reload(&reload), &reload) {
+                    warn_of(&loaded.report);
+                    let level = loaded.config.observability.log.level;
+                    if level != configured {
+                        reloaded_levels.set(level);
+                        configured = level;
+                    }
                 }
             }
         })

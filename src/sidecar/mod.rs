@@ -231,17 +231,20 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Goes over to another configuration, or notes why not.
-    pub fn reload(&self, reload: &Reload) {
-        match reload {
+    /// Goes over to another configuration, or notes why not. Returns whether it did.
+    pub fn reload(&self, reload: &Reload) -> bool {
+        let refused = match reload {
             Reload::Good(loaded) => match self.shared.put_in_place(&loaded.config, loaded.digest) {
                 Ok(()) => {
                     tracing::info!(digest = format_args!("{:016x}", loaded.digest), "reloaded");
+                    return true;
                 }
-                Err(error) => self.shared.refuse(&error.to_string()),
+                Err(error) => error.to_string(),
             },
-            Reload::Bad(report) => self.shared.refuse(&report.to_string()),
-        }
+            Reload::Bad(report) => report.to_string(),
+        };
+        self.shared.refuse(&refused);
+        false
     }
 
     /// Begins to drain.
