@@ -7,7 +7,8 @@
 //! 2. A reload is whole or not at all: a configuration that cannot be used changes a counter, a log line and the status
 //!    page. A server and a listener whose sections did not change keep their stack; calls that have begun keep theirs in
 //!    any case; what belongs to a server's name (sessions, metrics, connections to the same place) outlives it.
-//! 3. Listeners are bound once. A reload that moves, adds or drops one is refused until a restart, and says so.
+//! 3. Listeners are bound once. A reload that moves, adds or drops one is refused until a restart, and says so. Other
+//!    keys that only a restart takes (`restart.rs`) keep their value; the log and the status name them.
 //! 4. Drain: readiness off, no new connections, idle ones closed, calls may end within `shutdown.grace`, those that
 //!    outlived their callers too, and streams are ended at an event's boundary. What is left then is cut, and its
 //!    upstream is told as for any cancel.
@@ -17,6 +18,7 @@
 mod bound;
 mod front;
 mod gauges;
+mod restart;
 pub mod router;
 mod secrets;
 mod server;
@@ -43,6 +45,7 @@ use crate::session::{SessionKey, SessionKeys};
 use crate::sidecar::bound::BoundListener;
 use crate::sidecar::front::Front;
 use crate::sidecar::gauges::Gauges;
+use crate::sidecar::restart::restart_only;
 use crate::sidecar::router::{Route, Router, Routes};
 use crate::sidecar::secrets::Secrets;
 use crate::sidecar::server::{Common, ServerState};
@@ -67,6 +70,8 @@ struct Shared {
     drain: Drain,
     bodies: BodyLog,
     gauges: Gauges,
+    /// What the process was started with: some of it stays whatever is reloaded.
+    started: Config,
     generation: Mutex<Generation>,
 }
 
@@ -126,6 +131,7 @@ impl Sidecar {
             budget: ByteBudget::new(REQUEST_BYTES),
             drain: Drain::default(),
             bodies: BodyLog::default(),
+            started: loaded.config.clone(),
             generation: Mutex::new(Generation {
                 config: loaded.config.clone(),
                 digest: loaded.digest,
@@ -322,6 +328,10 @@ impl Shared {
         generation.fronts = fronts;
         generation.stacks = stacks;
         generation.refused = None;
+        let waiting = restart_only(&self.started, config);
+        if !waiting.is_empty() {
+            tracing::warn!(keys = ?waiting, "keys of the configuration were changed that only a restart takes");
+        }
         self.gauges.reloaded();
         Ok(())
     }
@@ -403,6 +413,7 @@ impl Shared {
             "configuration": {
                 "digest": format!("{:016x}", generation.digest),
                 "refused": generation.refused,
+                "needsRestart": restart_only(&self.started, &generation.config),
             },
             "servers": servers,
         });

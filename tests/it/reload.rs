@@ -114,6 +114,19 @@ async fn an_unchanged_server_keeps_its_connection_over_a_reload() {
     }
 }
 
+#[tokio::test]
+async fn the_status_names_what_waits_for_a_restart() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let sidecar = sidecar(&two(&kept, &changed, "one")).await;
+    let waiting = async || sidecar.status().await["configuration"]["needsRestart"].clone();
+    assert_eq!(waiting().await, serde_json::json!([]));
+    let longer = two(&kept, &changed, "one") + "sessions: {expiry: 2h}\n";
+    sidecar.reload(&longer);
+    assert_eq!(waiting().await, serde_json::json!(["sessions.expiry"]));
+    sidecar.reload(&two(&kept, &changed, "one"));
+    assert_eq!(waiting().await, serde_json::json!([]));
+}
+
 async fn failures(admin: std::net::SocketAddr) -> String {
     let text = Request::get("/metrics").fetch(admin).await.text();
     let family = "outrigger_config_reload_failures_total ";

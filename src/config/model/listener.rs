@@ -14,7 +14,7 @@ use super::SecretSource;
 pub struct Listener {
     /// A DNS label, for logs and metrics. Default: `default`.
     pub name: String,
-    /// Address and port. Default: `127.0.0.1:8000`. A change: *listener*.
+    /// Address and port. Default: `127.0.0.1:8000`. A change: *restart*.
     pub listen: SocketAddr,
     /// What all paths of this listener start with; empty, or `/a/b`. Default: empty.
     /// A change: *next call*.

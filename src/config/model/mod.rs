@@ -1,13 +1,13 @@
 //! The configuration as plain data: what every source becomes, and all that the sidecar reads.
 //!
 //! One struct a section, one field a key; each field says its default, its unit, and what a change
-//! costs when the file is reloaded. The costs are four:
+//! costs when the file is reloaded. The costs are three:
 //!
 //! - *next call*: the section's server gets a new stack; open streams drain on the old one, and
 //!   pools, sessions and verdicts stay, because they belong to the server's name;
 //! - *new connections*: as above, and connections are made anew;
-//! - *listener*: the listener is bound anew; open connections of the old one drain;
-//! - *restart*: taken at start only; a reload keeps the old value and says so.
+//! - *restart*: taken at start only; a reload keeps the old value and says so, or is refused if a
+//!   listener was moved, added or dropped.
 
 mod auth;
 mod listener;
@@ -69,9 +69,9 @@ impl Config {
 #[non_exhaustive]
 pub struct Sessions {
     /// Where the sealing key comes from. Default: a random key of the process, so that its
-    /// sessions end with it. A change: *next call*; ids that the old key sealed still open.
+    /// sessions end with it. A change: *restart*.
     pub key: Option<SecretSource>,
-    /// How long an id is good for, from `initialize`. Default: 24 h. A change: new sessions.
+    /// How long an id is good for, from `initialize`. Default: 24 h. A change: *restart*.
     pub expiry: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Default for Sessions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// How long open calls may go on. Default: 5 s. A change costs nothing.
+    /// How long open calls may go on. Default: 5 s. A change: *restart*.
     pub grace: Duration,
 }
 
@@ -205,7 +205,7 @@ pub enum LogFormat {
 #[non_exhaustive]
 pub struct Metrics {
     /// Where `/metrics`, `/status` and the health paths are. Default: `0.0.0.0:9464`.
-    /// A change: *listener*.
+    /// A change: *restart*.
     pub listen: SocketAddr,
     /// Whether the metrics also have the names `mcp_remote_*`. Default: no, but yes when started
     /// by environment alone. A change: *restart*.
@@ -225,7 +225,7 @@ impl Default for Metrics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Control {
-    /// Default: `127.0.0.1:9465`; loopback only. A change: *listener*.
+    /// Default: `127.0.0.1:9465`; loopback only. A change: *restart*.
     pub listen: SocketAddr,
 }
 
