@@ -28,10 +28,14 @@ use crate::config::{ProcessEnvironment, Source};
     long_about = "Outrigger stands between an agent and remote MCP servers: it adds the credential, retries what may be \
                   retried, keeps sessions alive, bounds what takes too long, and counts everything.\n\n\
                   Agents hold no token; they talk to http://127.0.0.1:8000/mcp.",
-    after_help = "Try it without a network:   outrigger demo\n\
-                  In front of your server:    outrigger run https://mcp.example.com/mcp --bearer-env MCP_TOKEN\n\
-                  What does it speak?         outrigger test https://mcp.example.com/mcp\n\
-                  From the environment:       MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run"
+    after_help = "Try it without a network:\n  \
+                    outrigger demo\n\
+                  What does your server speak?\n  \
+                    outrigger test https://mcp.example.com/mcp\n\
+                  In front of it:\n  \
+                    outrigger run https://mcp.example.com/mcp --bearer-env MCP_TOKEN\n\
+                  From the environment:\n  \
+                    MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run"
 )]
 struct Arguments {
     #[command(subcommand)]

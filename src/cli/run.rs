@@ -1,6 +1,6 @@
 //! `outrigger run`: the sidecar, until SIGTERM or Ctrl-C.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,14 +19,23 @@ use crate::sidecar::{AdminPorts, Bound, Sidecar};
 
 const EXAMPLES: &str = "\
 Examples:
-  outrigger run https://mcp.example.com/mcp                            no credential
-  outrigger run https://mcp.example.com/mcp --bearer-env MCP_TOKEN     a token from the environment
-  outrigger run https://mcp.example.com/mcp --bearer-file /run/token   a token from a file, re-read on change
-  outrigger run https://mcp.example.com/mcp --header 'X-Tenant: ${TENANT}'
-  outrigger run --config outrigger.yaml                                several servers, policy, limits
-  MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run          everything from variables
+  No credential:
+    outrigger run https://mcp.example.com/mcp
+  A token from the environment:
+    outrigger run https://mcp.example.com/mcp --bearer-env MCP_TOKEN
+  A token from a file, read again when it changes:
+    outrigger run https://mcp.example.com/mcp --bearer-file /run/token
+  A header out of a variable:
+    outrigger run https://mcp.example.com/mcp --header 'X-Tenant: ${TENANT}'
+  Several servers, policy, limits:
+    outrigger run --config outrigger.yaml
+  Everything from variables (it then listens on 0.0.0.0:8000):
+    MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run
 
-SIGTERM or Ctrl-C drains and exits 0; a second one exits at once. SIGHUP reads the configuration again.";
+SIGTERM or Ctrl-C drains: open calls have shutdown.grace (5 s), then are cut.
+A second one exits at once. SIGHUP reads the configuration again.
+
+Exit codes: 0 drained, 1 could not run (configuration, ports), 2 used wrongly.";
 
 /// What was typed.
 #[derive(Debug, Default, clap::Args)]
@@ -36,9 +45,9 @@ pub(super) struct Arguments {
     #[arg(conflicts_with = "config")]
     url: Option<String>,
     /// Where to listen, instead of what the configuration says (port 0: any free one)
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// Threads that serve calls; one carries some 50,000 calls a second
+    /// Threads that serve calls; more than one pays only on a machine with cores to spare
     #[arg(long, value_name = "N", default_value = "1")]
     workers: Option<NonZeroUsize>,
     /// A configuration file (see `outrigger check`)
@@ -49,18 +58,26 @@ pub(super) struct Arguments {
         long,
         value_name = "NAME",
         requires = "url",
-        conflicts_with = "bearer_file"
+        conflicts_with_all = ["bearer_file", "config"]
     )]
     bearer_env: Option<String>,
     /// Take the bearer token from this file; it is read again when it changes
-    #[arg(long, value_name = "PATH", requires = "url")]
+    #[arg(long, value_name = "PATH", requires = "url", conflicts_with = "config")]
     bearer_file: Option<PathBuf>,
     /// A header for each request; ${NAME} is that environment variable. May be given several times
-    #[arg(long = "header", value_name = "K: V", requires = "url")]
+    #[arg(
+        long = "header",
+        value_name = "K: V",
+        requires = "url",
+        conflicts_with = "config"
+    )]
     headers: Vec<String>,
     /// Serve metrics, health and status here, instead of what the configuration says
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
+    /// What is logged, instead of what the configuration says: trace, debug (with a line per call), info, warn or error
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    log_level: Option<LogLevel>,
     /// Refused, to say why
     #[arg(
         long,
@@ -70,6 +87,15 @@ pub(super) struct Arguments {
         value_name = "TOKEN"
     )]
     bearer: Option<String>,
+}
+
+fn address(word: &str) -> Result<SocketAddr, &'static str> {
+    word.parse()
+        .map_err(|_| "an address is IP and port, such as 127.0.0.1:8000")
+}
+
+fn level(word: &str) -> Result<LogLevel, &'static str> {
+    LogLevel::parse(word).ok_or("a level is one of trace, debug, info, warn, error")
 }
 
 impl Arguments {
@@ -88,6 +114,9 @@ impl Arguments {
         }
         if let Some(admin) = self.admin {
             overrides = overrides.admin(admin);
+        }
+        if let Some(level) = self.log_level {
+            overrides = overrides.log_level(level);
         }
         let source = match (self.url, self.config) {
             (Some(url), _) => {
@@ -142,12 +171,12 @@ async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Faile
     let log = &loaded.config.observability.log;
     let levels = logging::start(log.level, log.format);
     warn_of(&loaded.report);
-    // Who writes a file relies on its ports. Nobody else can name the control port, so one that is taken must not keep
-    // two sidecars from running side by side.
-    let ports = if matches!(source, Source::File(_)) {
-        AdminPorts::AsConfigured
-    } else {
-        AdminPorts::OrAnyFree
+    // Who names a port relies on it. Only a file can name the control port, so otherwise one that is taken must not
+    // keep two sidecars from running side by side.
+    let ports = match source {
+        Source::File(_) => AdminPorts::AsConfigured,
+        _ if overrides.admin.is_some() => AdminPorts::ControlOrAnyFree,
+        _ => AdminPorts::OrAnyFree,
     };
     let mut bound = Sidecar::build(&loaded)
         .map_err(|error| Failed::Run(error.to_string()))?
@@ -157,9 +186,14 @@ async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Faile
     for url in bound.urls() {
         say(&format_args!("outrigger: listening on {url}"));
     }
-    if let Some(admin) = bound.admin_address() {
+    if let Some(admin) = bound.admin_address().map(reached_at) {
         say(&format_args!(
             "outrigger: status at http://{admin}/status, metrics at http://{admin}/metrics"
+        ));
+    }
+    if let Some(control) = bound.control_address().map(reached_at) {
+        say(&format_args!(
+            "outrigger: control at http://{control} (POST /reload, POST /drain, PUT /loglevel)"
         ));
     }
     let commands = bound.take_commands();
@@ -167,11 +201,23 @@ async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Faile
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where one on this machine reaches it.
+fn reached_at(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
 type Watched = (std::sync::Arc<Loaded>, Option<ConfigWatch>);
 
 fn load(source: &Source, overrides: &Overrides) -> Result<Watched, Failed> {
-    let failed =
-        |report: Report| Failed::Run(format!("the configuration cannot be used\n{report}"));
+    let failed = |report: Report| match source {
+        Source::Url { url, .. } => Failed::Usage(format!("{}\n{report}", unusable(url))),
+        _ => Failed::Run(format!("the configuration cannot be used\n{report}")),
+    };
     match source {
         Source::File(path) => {
             let (loaded, watch) = ConfigWatch::start(path, overrides.clone()).map_err(failed)?;
@@ -184,9 +230,27 @@ fn load(source: &Source, overrides: &Overrides) -> Result<Watched, Failed> {
     }
 }
 
+fn unusable(url: &str) -> String {
+    let is_file = [".yaml", ".yml", ".json"]
+        .iter()
+        .any(|ending| url.ends_with(ending))
+        && !url.contains("://");
+    if is_file {
+        format!("this is no URL; for a file: outrigger run --config {url}")
+    } else {
+        "the arguments cannot be used (outrigger run --help)".to_owned()
+    }
+}
+
 fn warn_of(report: &Report) {
     for problem in report.problems() {
+        let place = match (problem.position(), problem.variable()) {
+            (Some((line, column)), _) => format!("{}:{line}:{column}", report.subject()),
+            (None, Some(name)) => name.to_owned(),
+            (None, None) => report.subject().to_owned(),
+        };
         tracing::warn!(
+            place,
             code = problem.code().as_str(),
             "{}: {}",
             problem.message(),

@@ -1,17 +1,19 @@
 //! One server out of the command line alone: `outrigger run URL`.
 //!
-//! 1. One server, `default`, with defaults, behind one listener on `127.0.0.1:8000`.
+//! 1. One server, `default`, with defaults, behind one listener on `127.0.0.1:8000`, the admin port on loopback too.
 //! 2. Secrets come from variables and files. A credential that is written into an argument is
 //!    refused, as everyone on the machine can read arguments.
-//! 3. A variable that is not set, or empty, is an error that names it.
+//! 3. `LOG_LEVEL` is honoured.
+//! 4. A variable that is not set, or empty, is an error that names it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use http::header::AUTHORIZATION;
 
-use super::env::Environment;
+use super::env::{Environment, LOG_LEVEL, LOG_LEVELS};
 use super::model::{
-    Auth, AuthKind, Config, Endpoint, Listener, SecretSource, Server, StaticHeader, Value,
+    Auth, AuthKind, Config, Endpoint, Listener, LogLevel, SecretSource, Server, StaticHeader, Value,
 };
 use super::problem::{Code, Draft, Report};
 use super::read::{
@@ -99,6 +101,23 @@ pub(crate) fn load(
         }
     }
     let mut config = Config::new(vec![Listener::default()], vec![server]);
+    // Nobody else has to see it: a sidecar that is started by hand is all on loopback.
+    config
+        .observability
+        .metrics
+        .listen
+        .set_ip(Ipv4Addr::LOCALHOST.into());
+    if let Some(word) = environment.filled(LOG_LEVEL) {
+        match LogLevel::parse(&word) {
+            Some(level) => config.observability.log.level = level,
+            None => found.push(Draft::error(
+                LOG_LEVEL.to_owned(),
+                Code::Choice,
+                "no such level",
+                LOG_LEVELS,
+            )),
+        }
+    }
     overrides.apply(&mut config);
     let rules = validate(&config, &Arguments);
     found.extend(

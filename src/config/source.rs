@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{self, UrlOptions};
 use super::env::{self, Environment};
-use super::model::Config;
+use super::model::{Config, LogLevel};
 use super::node::{self, MAX_BYTES};
 use super::problem::{Code, Draft, Problem, Report};
 use super::read::{self, Reader};
@@ -38,6 +38,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// Where metrics, health and status are served.
     pub admin: Option<SocketAddr>,
+    /// What is logged.
+    pub log_level: Option<LogLevel>,
 }
 
 impl Overrides {
@@ -55,7 +57,17 @@ impl Overrides {
         self
     }
 
+    /// Logs at that level instead.
+    #[must_use]
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = Some(level);
+        self
+    }
+
     pub(crate) fn apply(&self, config: &mut Config) {
+        if let Some(level) = self.log_level {
+            config.observability.log.level = level;
+        }
         if let Some(admin) = self.admin {
             config.observability.metrics.listen = admin;
         }
@@ -219,6 +231,10 @@ pub(crate) fn from_text(
     })?;
     // Editors of another system put a mark in front, which is no part of the first key.
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    if source.trim().is_empty() {
+        let message = "the file is empty; it needs servers:";
+        return Err(Report::whole(subject, Code::MissingKey, message, ""));
+    }
     let text = Text::new(source);
     let tree = node::parse(source);
     if !tree.complete {

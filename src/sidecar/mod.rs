@@ -166,13 +166,25 @@ impl Sidecar {
         let mut listeners = Vec::new();
         for (listener, router) in config.listeners.iter().zip(routers) {
             listeners.push(BoundListener {
-                socket: bind(listener.listen).await?,
+                socket: bind(
+                    &format!("listeners[{}].listen", listener.name),
+                    listener.listen,
+                )
+                .await?,
                 router,
                 base_path: listener.base_path.clone(),
             });
         }
-        let admin_socket = ports.bind(config.observability.metrics.listen).await?;
-        let control_socket = ports.bind(config.control.listen).await?;
+        let key = "observability.metrics.listen";
+        let admin_socket = match ports {
+            AdminPorts::OrAnyFree => bind_or_any(key, config.observability.metrics.listen).await?,
+            _ => bind(key, config.observability.metrics.listen).await?,
+        };
+        let key = "control.listen";
+        let control_socket = match ports {
+            AdminPorts::AsConfigured => bind(key, config.control.listen).await?,
+            _ => bind_or_any(key, config.control.listen).await?,
+        };
         let aliases = if config.observability.metrics.legacy_names {
             Aliases::Legacy
         } else {
@@ -210,24 +222,25 @@ pub enum AdminPorts {
     AsConfigured,
     /// Take any free one: several sidecars run side by side on one machine.
     OrAnyFree,
+    /// Fail where it is the admin port; take any free one for control.
+    ControlOrAnyFree,
 }
 
-impl AdminPorts {
-    async fn bind(self, address: SocketAddr) -> Result<TcpListener, BoxError> {
-        match (bind(address).await, self) {
-            (Err(error), Self::OrAnyFree) => {
-                tracing::warn!("{error}; any free port is taken instead");
-                bind(SocketAddr::new(address.ip(), 0)).await
-            }
-            (bound, _) => bound,
+async fn bind_or_any(key: &str, address: SocketAddr) -> Result<TcpListener, BoxError> {
+    match bind(key, address).await {
+        Err(error) => {
+            tracing::warn!("{error}; any free port is taken instead");
+            bind(key, SocketAddr::new(address.ip(), 0)).await
         }
+        bound => bound,
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, BoxError> {
+/// Binds what that key of the configuration says.
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, BoxError> {
     TcpListener::bind(address)
         .await
-        .map_err(|error| format!("cannot listen on {address}: {error}").into())
+        .map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
 }
 
 /// Reloads and drains a running sidecar.

@@ -29,4 +29,5 @@ mod second_attempt;
 mod secrets;
 mod support;
 mod test_command;
+mod usage;
 mod without_call;

@@ -19,10 +19,11 @@ use http::header::AUTHORIZATION;
 
 use self::names::{
     ALLOW_PLAINTEXT, ANONYMOUS_TOKEN, AUTH_HEADER, AUTH_TEMPLATE, BASE_PATH, CA_BUNDLE, COMMAND,
-    CONNECT_TIMEOUT, EXCLUDE, FORWARD, HEADER_PREFIX, INCLUDE, KNOWN, LATER, LOG_LEVEL,
-    LOG_REQUESTS, LOG_RESPONSES, MAX_CONNECTIONS, MAX_IDLE, PREFIX, REQUEST_TIMEOUT, SERVER,
-    TEARDOWN_TIMEOUT, TOKEN, TOKEN_FILE, VERIFY_TLS,
+    CONNECT_TIMEOUT, EXCLUDE, FORWARD, HEADER_PREFIX, INCLUDE, KNOWN, LATER, LOG_REQUESTS,
+    LOG_RESPONSES, MAX_CONNECTIONS, MAX_IDLE, PREFIX, REQUEST_TIMEOUT, SERVER, TEARDOWN_TIMEOUT,
+    TOKEN, TOKEN_FILE, VERIFY_TLS,
 };
+pub(crate) use self::names::{LOG_LEVEL, LOG_LEVELS};
 use super::keys;
 use super::model::{
     Auth, AuthKind, Config, Endpoint, Listener, LogLevel, SecretSource, Server, StaticHeader, Value,
@@ -214,8 +215,7 @@ impl Surface<'_> {
         log.request_bodies = self.boolean(LOG_REQUESTS, false);
         log.response_bodies = self.boolean(LOG_RESPONSES, false);
         let level = self.parse(LOG_LEVEL, |word| {
-            let help = "one of trace, debug, info, warn, error";
-            LogLevel::parse(word).ok_or((Code::Choice, "no such level", help))
+            LogLevel::parse(word).ok_or((Code::Choice, "no such level", LOG_LEVELS))
         });
         log.level = level.unwrap_or(log.level);
         config.shutdown.grace = self

@@ -21,10 +21,13 @@ pub(super) const CA_BUNDLE: &str = "MCP_REMOTE_CA_BUNDLE";
 pub(super) const ALLOW_PLAINTEXT: &str = "MCP_REMOTE_ALLOW_PLAINTEXT";
 pub(super) const LOG_REQUESTS: &str = "MCP_REMOTE_LOG_REQUESTS";
 pub(super) const LOG_RESPONSES: &str = "MCP_REMOTE_LOG_RESPONSES";
-pub(super) const LOG_LEVEL: &str = "LOG_LEVEL";
+pub(crate) const LOG_LEVEL: &str = "LOG_LEVEL";
 pub(super) const BASE_PATH: &str = "MCP_BASE_PATH";
 pub(super) const INCLUDE: &str = "INCLUDE_TOOLS";
 pub(super) const EXCLUDE: &str = "EXCLUDE_TOOLS";
+
+/// What [`LOG_LEVEL`] may be.
+pub(crate) const LOG_LEVELS: &str = "one of trace, debug, info, warn, error";
 
 /// Those that start with the prefix and are ours; what is not here is warned of.
 pub(super) const KNOWN: &[&str] = &[
