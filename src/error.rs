@@ -204,7 +204,7 @@ causes! {
         "The credential for {} was refused and is held back" "renew it at its source; it is then tried at once";
     /// The caller showed no credential, or a wrong one.
     Unauthenticated "unauthenticated" Caller 401 INVALID_REQUEST "http_request_denied"
-        "The sidecar wants a credential" "send one of the listener's API keys";
+        "The sidecar wants a credential" "send one of the listener's API keys, in one of error.data.headers";
     /// The `Origin` is not allowed.
     OriginRefused "origin_refused" Caller 403 INVALID_REQUEST "http_request_denied"
         "Origin not allowed" "name it in the listener's allowedOrigins";
@@ -270,7 +270,7 @@ causes! {
         "Method not found" "see the specification of the revision in use";
     /// No such server or path here.
     NoRoute "no_route" Caller 404 INVALID_REQUEST "destination_not_found"
-        "There is no MCP server at this path" "use /mcp, or /servers/NAME/mcp";
+        "There is no MCP server at this path" "use one of the paths in error.data.paths";
     /// The policy hides or refuses it.
     PolicyDenied "policy_denied" Caller 200 INVALID_PARAMS "http_request_denied"
         "Unknown tool" "the sidecar's policy does not offer it";

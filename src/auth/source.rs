@@ -128,6 +128,16 @@ impl SecretCell {
         Ok(self.set(Some(read(path)?)))
     }
 
+    /// Says so if its file was read and is empty: who emptied it hears of it before the callers do.
+    pub(crate) fn warn_if_empty(&self) {
+        if let (Some(file), None) = (self.file(), self.current()) {
+            tracing::warn!(
+                file = %file.display(),
+                "the file is empty; calls fail as credential_missing until it is filled"
+            );
+        }
+    }
+
     /// Asks the watching task to read the file now.
     pub fn poke(&self) {
         self.0.poked.notify_one();
@@ -251,7 +261,11 @@ async fn watch(cell: SecretCell, every: Duration) {
             continue;
         };
         match &read {
-            Ok(true) => tracing::info!(file = ?cell.file(), "credential changed"),
+            Ok(true) if cell.current().is_none() => cell.warn_if_empty(),
+            Ok(true) => {
+                let file = cell.file().map(|file| file.display().to_string());
+                tracing::info!(file, "credential changed");
+            }
             Err(error) if was_readable => {
                 tracing::warn!(%error, "credential cannot be read, the last one stays");
             }

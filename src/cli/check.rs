@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failed> {
     let report = crate::config::check(&arguments.file);
-    writeln!(io::stdout().lock(), "{report}").map_err(|error| Failed::Run(error.to_string()))?;
+    writeln!(io::stdout().lock(), "{report}").map_err(|error| Failed::of(&error.into()))?;
     Ok(if report.is_ok() {
         ExitCode::SUCCESS
     } else {

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{ProcessEnvironment, Source};
+use crate::error::BoxError;
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -86,6 +87,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match done {
         Ok(code) => code,
+        Err(Failed::Unheard) => ExitCode::FAILURE,
         Err(error) => {
             say(&error);
             error.code()
@@ -100,21 +102,33 @@ enum Failed {
     Usage(String),
     /// It could not be done: exit 1.
     Run(String),
+    /// Nobody reads what it prints any more (`| head`): exit 1, without a word.
+    Unheard,
 }
 
 impl Failed {
+    /// What could not be printed, or done.
+    fn of(error: &BoxError) -> Self {
+        match error.downcast_ref::<io::Error>() {
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Unheard,
+            _ => Self::Run(error.to_string()),
+        }
+    }
+
     fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_) => 2,
-            Self::Run(_) => 1,
+            Self::Run(_) | Self::Unheard => 1,
         })
     }
 }
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Usage(text) | Self::Run(text)) = self;
-        write!(f, "outrigger: {text}")
+        match self {
+            Self::Usage(text) | Self::Run(text) => write!(f, "outrigger: {text}"),
+            Self::Unheard => f.write_str("outrigger: nobody reads this"),
+        }
     }
 }
 

@@ -31,6 +31,7 @@ Examples:
     outrigger run --config outrigger.yaml
   Everything from variables (it then listens on 0.0.0.0:8000):
     MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run
+  docs/environment.md names the variables.
 
 SIGTERM or Ctrl-C drains: open calls have shutdown.grace (5 s), then are cut.
 A second one exits at once. SIGHUP reads the configuration again.

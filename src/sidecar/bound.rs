@@ -111,7 +111,8 @@ impl Bound {
                 listener.router,
                 Limits::default(),
                 drain.clone(),
-                self.grace,
+                // The calls that are about to be cut are counted first.
+                self.grace.saturating_add(LOOK_AGAIN),
             ));
         }
         // The admin port answers until the last call has ended: probes must see the drain.
@@ -133,13 +134,30 @@ impl Bound {
         let calls = async {
             drain.begun().await;
             let mut grace = pin!(tokio::time::sleep(self.grace));
-            while serving.join_next().await.is_some() {}
+            let mut served = pin!(async { while serving.join_next().await.is_some() {} });
+            tokio::select! {
+                biased;
+                () = served.as_mut() => {}
+                () = grace.as_mut() => {
+                    warn_of_cut(&shared, self.grace);
+                    served.await;
+                }
+            }
             end_detached(&shared, grace.as_mut()).await;
         };
         tokio::select! {
             () = calls => {}
             ((), ()) = async { tokio::join!(admin, control) } => {}
         }
+    }
+}
+
+/// Says how many calls the end of the grace cuts.
+fn warn_of_cut(shared: &Shared, grace: Duration) {
+    let servers = shared.lock().servers.clone();
+    let calls: usize = servers.values().map(|server| server.calling()).sum();
+    if calls > 0 {
+        tracing::warn!(calls, ?grace, "calls are cut: shutdown.grace is over");
     }
 }
 

@@ -1,7 +1,6 @@
 //! What belongs to one listener, whatever server stands behind it.
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use crate::config::Environment;
 use crate::config::model::{InboundAuth, Listener, Network};
@@ -120,6 +119,13 @@ impl Authenticator for Inbound {
         match self {
             Self::Anyone(anyone) => anyone.authenticate(headers),
             Self::Keys(keys) => keys.authenticate(headers),
+        }
+    }
+
+    fn headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Anyone(anyone) => anyone.headers(),
+            Self::Keys(keys) => keys.headers(),
         }
     }
 }

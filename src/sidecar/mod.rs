@@ -356,11 +356,10 @@ impl Shared {
             let before = generation.servers.get(&server.name);
             let state = match before {
                 Some(before) if before.config == *server => before.clone(),
-                _ => Arc::new(ServerState::build(
-                    server,
-                    &self.common,
-                    before.map(AsRef::as_ref),
-                )?),
+                _ => Arc::new(
+                    ServerState::build(server, &self.common, before.map(AsRef::as_ref))
+                        .map_err(|error| format!("servers[{}]: {error}", server.name))?,
+                ),
             };
             servers.insert(server.name.clone(), state);
         }
@@ -390,6 +389,7 @@ impl Shared {
                 &self.bodies,
             )
             .map(Arc::new)
+            .map_err(|error| format!("listeners[{}]: {error}", listener.name).into())
         };
         config.listeners.iter().map(front).collect()
     }
@@ -424,7 +424,8 @@ impl Shared {
             "version": env!("CARGO_PKG_VERSION"),
             "draining": self.drain.has_begun(),
             "configuration": {
-                "digest": format!("{:016x}", generation.digest),
+                // What came from no file has none.
+                "digest": (generation.digest != 0).then(|| format!("{:016x}", generation.digest)),
                 "refused": generation.refused,
                 "needsRestart": restart_only(&self.started, &generation.config),
             },
@@ -450,11 +451,20 @@ fn session_keys(
         return Ok(SessionKeys::new(SessionKey::random()?));
     };
     let mut secrets = Secrets::new(environment);
-    let key = secrets
-        .open(source)?
-        .current()
-        .ok_or("the key of sessions cannot be read")?;
-    Ok(SessionKeys::new(SessionKey::parse(&key)?))
+    let named = |error: BoxError| format!("sessions.key: {error}");
+    let key = secrets.open(source).map_err(named)?.current();
+    let key = key.ok_or_else(|| match source {
+        SecretSource::File(path) => {
+            format!(
+                "sessions.key: {} cannot be read, or is empty",
+                path.display()
+            )
+        }
+        SecretSource::Env(name) => format!("sessions.key: variable {name} is empty"),
+        SecretSource::Literal(_) => "sessions.key: it is empty".to_owned(),
+    })?;
+    let key = SessionKey::parse(&key).map_err(|error| named(error.into()))?;
+    Ok(SessionKeys::new(key))
 }
 
 /// Mounts a stack at each path of its server.

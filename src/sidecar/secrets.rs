@@ -71,8 +71,11 @@ impl<'a> Secrets<'a> {
         match source {
             SecretSource::File(path) => {
                 let cell = SecretCell::from_file(path.clone());
-                if let Err(error) = cell.reread() {
-                    tracing::warn!(%error, "a secret cannot be read yet; it is looked for again");
+                match cell.reread() {
+                    Err(error) => {
+                        tracing::warn!(%error, "a secret cannot be read yet; it is looked for again");
+                    }
+                    Ok(_) => cell.warn_if_empty(),
                 }
                 self.followed.push(Followed::start(&cell, path));
                 Ok(cell)

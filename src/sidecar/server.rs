@@ -149,8 +149,13 @@ impl ServerState {
 
     /// Whether something is being sent, or waits for an answer.
     pub(super) fn is_calling(&self) -> bool {
-        let mut stats = self.connectors.iter().map(Connector::stats);
-        stats.any(|stats| stats.in_use + stats.waiting > 0)
+        self.calling() > 0
+    }
+
+    /// How many calls are being sent, or wait for an answer.
+    pub(super) fn calling(&self) -> usize {
+        let stats = self.connectors.iter().map(Connector::stats);
+        stats.map(|stats| stats.in_use + stats.waiting).sum()
     }
 
     /// Its connections, by what they do.
@@ -179,11 +184,16 @@ impl ServerState {
             .collect();
         let sessions = self.sessions.stats();
         json!({
-            "latencyMs": self.families.latency().map(|span| span.as_secs_f64() * 1000.0),
+            "latencyMs": self.families.latency().map(milliseconds),
             "endpoints": endpoints,
             "sessions": { "active": sessions.active, "opened": sessions.opened, "detached": sessions.detached },
         })
     }
+}
+
+/// To the microsecond: more is noise.
+fn milliseconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn endpoint(connector: &Connector, state: EndpointState) -> Json {

@@ -238,7 +238,7 @@ async fn s0_24_plaintext_beyond_loopback_is_refused_unless_it_is_said() {
     let ended = Program::start(&["run", "http://192.0.2.1/mcp"], &[])
         .ends()
         .await;
-    assert_eq!(ended.status.code(), Some(1), "{}", ended.written);
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.written);
 }
 
 #[tokio::test]

@@ -3,9 +3,12 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::support::running::on_free_ports;
+use serde_json::json;
+
+use crate::support::mcp::{modern, modern_body};
+use crate::support::running::{on_free_ports, sidecar};
 use crate::support::tempfile::Folder;
-use crate::support::{Program, Reply, Upstream};
+use crate::support::{Program, Reply, Upstream, eventually, eventually_async};
 
 const URL: &str = "https://mcp.example.com/mcp";
 
@@ -70,6 +73,26 @@ fn arguments_that_make_no_sidecar_are_wrong_use() {
     }
     let (code, said) = outrigger(&["run", "--config", "/nowhere.yaml"]);
     assert_eq!(code, Some(1), "a file is no argument: {said}");
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure_to_speak_of() {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_outrigger"))
+        .args(["check", "/nowhere.yaml"])
+        .env_clear()
+        .stdout(pipe_without_a_reader())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut check.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(check.wait().unwrap().code(), Some(1));
+    assert_eq!(said, "");
+}
+
+fn pipe_without_a_reader() -> std::io::PipeWriter {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    writer
 }
 
 #[tokio::test]
@@ -141,4 +164,139 @@ async fn the_start_says_where_control_is_and_a_warning_has_its_place() {
         ],
     );
     program.writes("place=\"MCP_REMOTE_TIMOUT\"").await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_put_aside_and_comes_back_is_told_once_each() {
+    let place = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let folder = Folder::new("usage");
+    let config = folder.file(
+        "config.yaml",
+        &on_free_ports(&format!(
+            "servers: [{{name: a, endpoints: [{{url: \"http://{address}/mcp\"}}]}}]\n"
+        )),
+    );
+    let mut program = Program::start(&["run", "--config", &config], &[]);
+    let (listener, _) = program.serves().await;
+    let call = || modern(modern_body("7", "tools/list", ""));
+    call().fetch(listener).await;
+    program.writes("an endpoint is put aside").await;
+    program.writes("cause=\"connection_refused\"").await;
+    let _upstream = Upstream::start_at(address, |seen| async move {
+        Reply::json(format!(
+            r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#,
+            seen.id()
+        ))
+    })
+    .await;
+    eventually_async("an answer", || async {
+        call().fetch(listener).await.status == 200
+    })
+    .await;
+    program.writes("an endpoint is back").await;
+    let written = program.written();
+    assert_eq!(written.matches("is put aside").count(), 1, "{written}");
+    assert_eq!(written.matches("is back").count(), 1, "{written}");
+}
+
+#[tokio::test]
+async fn calls_that_the_end_of_the_grace_cuts_are_told() {
+    let upstream = Upstream::start(|_| async { Reply::never() }).await;
+    let folder = Folder::new("usage");
+    let config = folder.file(
+        "config.yaml",
+        &on_free_ports(&format!("shutdown: {{grace: 50ms}}\n{}", upstream.yaml())),
+    );
+    let mut program = Program::start(&["run", "--config", &config], &[]);
+    let (listener, _) = program.serves().await;
+    let call = modern(modern_body("7", "tools/call", r#""name":"slow""#));
+    let call = tokio::spawn(async move { call.try_send(listener).await });
+    eventually("the call", || upstream.count("tools/call") == 1).await;
+    program.signal("TERM");
+    let ended = program.ends().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.written);
+    let told = "shutdown.grace is over calls=1 grace=50ms";
+    assert!(ended.written.contains(told), "{}", ended.written);
+    drop(call);
+}
+
+#[tokio::test]
+async fn an_empty_secret_and_a_key_that_cannot_be_read_are_named() {
+    let folder = Folder::new("usage");
+    let empty = folder.file("token", "\n");
+    let program = Program::start(
+        &[
+            "run",
+            URL,
+            "--bearer-file",
+            &empty,
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ],
+        &[],
+    );
+    program
+        .writes(&format!(
+            "the file is empty; calls fail as credential_missing until it is filled file={empty}"
+        ))
+        .await;
+    std::fs::write(&empty, "t0ken").unwrap();
+    program
+        .writes(&format!("credential changed file=\"{empty}\""))
+        .await;
+
+    let server = "servers: [{name: a, endpoints: [{url: \"https://mcp.example.com/mcp\"}], \
+                  auth: {type: bearer, token: {valueFrom: {env: NOPE}}}}]\n";
+    let unset = folder.file("unset.yaml", &on_free_ports(server));
+    let key = folder.file(
+        "key.yaml",
+        &on_free_ports("sessions: {key: {valueFrom: {file: /nowhere}}}\n\
+                        servers: [{name: a, endpoints: [{url: \"https://mcp.example.com/mcp\"}]}]\n"),
+    );
+    for (file, expected) in [
+        (unset, "servers[a]: variable NOPE is not set"),
+        (key, "sessions.key: /nowhere cannot be read, or is empty"),
+    ] {
+        let (code, said) = outrigger(&["run", "--config", &file]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_caller_is_told_which_header_to_use() {
+    let folder = Folder::new("usage");
+    let key = folder.file("key", "s3cret");
+    let upstream = Upstream::start(|_| async { Reply::json("{}") }).await;
+    for (header, challenge, headers) in [
+        (
+            "X-API-Key",
+            "Bearer realm=\"outrigger\"",
+            json!(["x-api-key", "Authorization: Bearer"]),
+        ),
+        ("X-Agent", "ApiKey realm=\"outrigger\"", json!(["x-agent"])),
+    ] {
+        let text = format!(
+            "listeners: [{{name: agent, listen: \"127.0.0.1:0\", inboundAuth: {{apiKeys: \
+             [{{header: {header}, valueFrom: {{file: {key}}}}}]}}}}]\n{}",
+            upstream.yaml()
+        );
+        let running = sidecar(&text).await;
+        let call = modern(modern_body("7", "tools/list", ""));
+        let answer = running.fetch(&call).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.head.header("www-authenticate"), Some(challenge));
+        let body: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+        assert_eq!(body["error"]["data"]["headers"], headers, "{body}");
+        assert!(
+            body["error"]["data"]["help"]
+                .as_str()
+                .unwrap()
+                .contains("error.data.headers")
+        );
+    }
 }

@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failed> {
         .map_err(|error| Failed::Run(format!("no runtime: {error}")))?;
     let done = runtime
         .block_on(demo(arguments.once))
-        .map_err(|error| Failed::Run(error.to_string()));
+        .map_err(|error| Failed::of(&error));
     runtime.shutdown_background();
     done
 }

@@ -235,6 +235,28 @@ fn s0_17_a_base_path_is_where_the_server_is() {
     assert_eq!(bad(&[(BASE_PATH, "api")]), one(BASE_PATH, Code::Path));
 }
 
+/// The variables that do not begin with the prefix, or with one more.
+const OTHERS: [&str; 5] = [
+    "MCP_REMOTE_HEADER_*",
+    LOG_LEVEL,
+    BASE_PATH,
+    INCLUDE,
+    EXCLUDE,
+];
+
+#[test]
+fn the_document_names_each_variable() {
+    let document = include_str!("../../../docs/environment.md");
+    let mut named: Vec<_> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    named.sort_unstable();
+    let mut known: Vec<_> = KNOWN.iter().copied().chain(OTHERS).collect();
+    known.sort_unstable();
+    assert_eq!(named, known);
+}
+
 #[test]
 fn s0_19_the_log_level_is_read_in_any_case() {
     let level = |word| config(&[(LOG_LEVEL, word)]).observability.log.level;

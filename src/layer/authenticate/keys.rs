@@ -108,6 +108,19 @@ impl Authenticator for ApiKeys {
             _ => caller,
         })
     }
+
+    fn headers(&self) -> Vec<HeaderName> {
+        let mut all = Vec::new();
+        for key in &self.keys {
+            let own = key.header.as_ref().map(std::slice::from_ref);
+            for name in own.unwrap_or(&[API_KEY, AUTHORIZATION]) {
+                if !all.contains(name) {
+                    all.push(name.clone());
+                }
+            }
+        }
+        all
+    }
 }
 
 /// Takes `Authorization` out, whatever is in it, and gives the bearer token that it held.

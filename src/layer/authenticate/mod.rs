@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -61,6 +61,11 @@ pub trait Authenticator {
     ///
     /// Fails if the caller may not call.
     fn authenticate(&self, headers: &mut HeaderMap) -> Result<Caller, Challenge>;
+
+    /// In which headers it looks for a credential: a refusal names them. `Authorization` stands for a bearer token.
+    fn headers(&self) -> Vec<HeaderName> {
+        vec![AUTHORIZATION]
+    }
 }
 
 /// What is asked of a caller that may not call.
@@ -74,8 +79,10 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    fn header(self) -> HeaderValue {
+    /// A 401 always has one (RFC 9110, section 15.5.2); that of `Bearer` only where a bearer token is taken.
+    fn header(self, headers: &[HeaderName]) -> HeaderValue {
         HeaderValue::from_static(match self {
+            _ if !headers.contains(&AUTHORIZATION) => "ApiKey realm=\"outrigger\"",
             Self::Missing => "Bearer realm=\"outrigger\"",
             Self::Invalid => "Bearer realm=\"outrigger\", error=\"invalid_token\"",
         })
@@ -155,14 +162,26 @@ where
             }
             Err(challenge) => {
                 Facts::of(&mut request).set_cause(Cause::Unauthenticated);
-                let failure = Failure::unsent(Cause::Unauthenticated);
+                let headers = self.authenticator.headers();
+                let names: Vec<_> = headers.iter().map(|name| shown(name)).collect();
+                let failure = Failure::unsent(Cause::Unauthenticated)
+                    .with_data(serde_json::json!({ "headers": names }));
                 let mut refusal = answer(&failure, &Addressee::of(&request));
                 refusal
                     .headers_mut()
-                    .insert(WWW_AUTHENTICATE, challenge.header());
+                    .insert(WWW_AUTHENTICATE, challenge.header(&headers));
                 Answered::answer(refusal)
             }
         }
+    }
+}
+
+/// A header as a person writes it.
+fn shown(name: &HeaderName) -> &str {
+    if *name == AUTHORIZATION {
+        "Authorization: Bearer"
+    } else {
+        name.as_str()
     }
 }
 

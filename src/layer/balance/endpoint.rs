@@ -1,7 +1,7 @@
 //! What is known of an endpoint: its load, and whether connections to it can be made.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ pub(super) struct Endpoint {
     failures: AtomicU32,
     /// Until when it is aside, in milliseconds since then; 0 if it is not.
     aside_until: AtomicU64,
+    /// Whose origin it is, once a failure has said so.
+    origin: OnceLock<Arc<str>>,
 }
 
 impl Endpoint {
@@ -32,6 +34,7 @@ impl Endpoint {
             in_flight: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
+            origin: OnceLock::new(),
         }
     }
 
@@ -80,16 +83,29 @@ impl Endpoint {
     fn works(&self) {
         // A load is cheaper than a store that all cores see.
         if self.failures.load(Ordering::Relaxed) > 0 {
-            self.failures.store(0, Ordering::Relaxed);
+            let failures = self.failures.swap(0, Ordering::Relaxed);
             self.aside_until.store(0, Ordering::Relaxed);
+            // Of several calls that find it well, one says so.
+            if failures > 0 {
+                let origin = self.origin.get().map(AsRef::as_ref);
+                tracing::info!(endpoint = origin, failures, "an endpoint is back");
+            }
         }
     }
 
-    fn fails(&self) {
+    fn fails(&self, failure: &Failure) {
         let failures = self
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
+        if failures == 1 {
+            let origin = failure.origin().map(|origin| {
+                let origin = self.origin.get_or_init(|| origin.clone());
+                origin.as_ref()
+            });
+            let cause = failure.cause().as_str();
+            tracing::warn!(endpoint = origin, cause, "an endpoint is put aside");
+        }
         self.aside_until
             .store(self.now() + span_after(failures), Ordering::Relaxed);
     }
@@ -143,7 +159,7 @@ impl Load {
             | Cause::Unreachable
             | Cause::ConnectTimeout
             | Cause::TlsCertificate
-            | Cause::TlsHandshake => endpoint.fails(),
+            | Cause::TlsHandshake => endpoint.fails(failure),
             // It could be connected to. Silence says neither.
             Cause::ConnectionLost | Cause::BadResponse => endpoint.works(),
             _ => {}
