@@ -93,6 +93,11 @@ fn limits(front: &Front, server: &ServerState) -> limit::Params {
             each: front.config.limits.concurrency,
             ..Cap::default()
         },
+        // A stream holds a connection of the upstream, too, so who may have so many calls may have so many streams.
+        streams: Cap {
+            each: front.config.limits.concurrency,
+            ..Cap::default()
+        },
         rate_each: front
             .config
             .rate_limit

@@ -68,7 +68,8 @@ impl Default for Listener {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerLimits {
-    /// How many calls of one caller may run at the same time. Default: any number.
+    /// How many calls of one caller may run at the same time, and beside them how many of its GET and listen streams
+    /// may be open. Default: any number.
     /// A change: *next call*.
     pub concurrency: Option<usize>,
 }
