@@ -258,6 +258,16 @@ impl Problem {
         }
     }
 
+    /// Where it is and of what kind, without a word of the source.
+    fn outline(&self, subject: &str) -> String {
+        let code = self.code();
+        match &self.0.place {
+            Place::Text { line, column, .. } => format!("{subject}:{line}:{column} {code}"),
+            Place::Name(name) => format!("{name} {code}"),
+            Place::Whole => format!("{subject} {code}"),
+        }
+    }
+
     fn write(&self, subject: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Draft {
             place,
@@ -355,6 +365,19 @@ impl Report {
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// Where the problems are and of what kinds, a line each, and how many stop the load. No word of the source is in it,
+    /// so it may be shown to those who may not read the source.
+    #[must_use]
+    pub fn outline(&self) -> String {
+        let mut lines: Vec<_> = self
+            .problems
+            .iter()
+            .map(|problem| problem.outline(&self.subject))
+            .collect();
+        lines.push(counted(self.errors(), "error"));
+        lines.join("\n")
     }
 
     /// How many of them stop the load.

@@ -554,6 +554,36 @@ fn a_url_with_a_secret_is_refused_and_hidden() {
 }
 
 #[test]
+fn an_outline_has_no_word_of_the_source() {
+    let text = server("auth: {type: hunter2}\nsecretplan: 1");
+    let outline = load(&text).unwrap_err().outline();
+    assert_eq!(
+        outline
+            .lines()
+            .filter(|line| line.starts_with("test.yaml:"))
+            .count(),
+        2,
+        "{outline}"
+    );
+    assert!(outline.ends_with("\n2 errors"), "{outline}");
+    assert!(!outline.contains("hunter2") && !outline.contains("secretplan"));
+}
+
+#[test]
+fn a_header_that_is_named_like_a_secret_is_a_credential() {
+    for name in ["X-Wiki-Token", "X-Tenant-Key", "Client-Secret"] {
+        let text = server(&format!(
+            "headers: {{static: [{{name: {name}, value: hunter2}}]}}"
+        ));
+        assert_eq!(bad(&text), [(Code::SecretLiteral, 4)], "{name}");
+        assert!(!says(&text).contains("hunter2"));
+    }
+    good(&server(
+        "headers: {static: [{name: X-Keyboard, value: qwerty}]}",
+    ));
+}
+
+#[test]
 fn an_open_proxy_is_refused_unless_said() {
     let with = |listener: &str, auth: &str| {
         format!(

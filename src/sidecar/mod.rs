@@ -252,17 +252,18 @@ pub struct Handle {
 impl Handle {
     /// Goes over to another configuration, or notes why not. Returns whether it did.
     pub fn reload(&self, reload: &Reload) -> bool {
-        let refused = match reload {
+        let (why, shown) = match reload {
             Reload::Good(loaded) => match self.shared.put_in_place(&loaded.config, loaded.digest) {
                 Ok(()) => {
                     tracing::info!(digest = format_args!("{:016x}", loaded.digest), "reloaded");
                     return true;
                 }
-                Err(error) => error.to_string(),
+                Err(error) => (error.to_string(), error.to_string()),
             },
-            Reload::Bad(report) => report.to_string(),
+            // The log shows lines of the file; the status page, which asks nobody who he is, does not.
+            Reload::Bad(report) => (report.to_string(), report.outline()),
         };
-        self.shared.refuse(&refused);
+        self.shared.refuse(&why, shown);
         false
     }
 
@@ -394,10 +395,10 @@ impl Shared {
         config.listeners.iter().map(front).collect()
     }
 
-    fn refuse(&self, why: &str) {
+    fn refuse(&self, why: &str, shown: String) {
         tracing::error!("the new configuration cannot be used; the one before stays\n{why}");
         self.gauges.refused();
-        self.lock().refused = Some(why.to_owned());
+        self.lock().refused = Some(shown);
     }
 
     fn status(&self) -> Status {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
+use super::super::read::is_credential_header;
 use super::{Auth, Value};
 
 /// One server: the unit of the stack, of metrics and of reload. Two equal ones need no new stack.
@@ -66,7 +67,9 @@ impl Server {
     /// Whether calls carry a secret of ours, so that whoever may call may use it.
     #[must_use]
     pub fn has_own_credential(&self) -> bool {
-        let secret = |header: &StaticHeader| matches!(header.value, Value::Secret(_));
+        let secret = |header: &StaticHeader| {
+            matches!(header.value, Value::Secret(_)) || is_credential_header(&header.name)
+        };
         self.auth.is_own() || self.headers.set.iter().any(secret)
     }
 }

@@ -28,18 +28,15 @@ const RESERVED: &[&str] = &[
 ];
 
 /// Headers whose value is a credential, whoever sets it.
-const CREDENTIALS: &[&str] = &[
-    "authorization",
-    "cookie",
-    "x-api-key",
-    "api-key",
-    "apikey",
-    "x-auth-token",
-];
+const CREDENTIALS: &[&str] = &["authorization", "cookie", "apikey"];
+
+/// How the names of others end whose value is one.
+const CREDENTIAL_ENDS: &[&str] = &["-key", "-token", "-secret"];
 
 /// Whether a header of that name carries a secret.
 pub(crate) fn is_credential_header(name: &HeaderName) -> bool {
-    CREDENTIALS.contains(&name.as_str())
+    let name = name.as_str();
+    CREDENTIALS.contains(&name) || CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// The name of any header.
