@@ -1,6 +1,8 @@
 //! Metrics of the process and of what is only known when somebody asks: reloads, connections, sessions, second tries.
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::clock::Clock;
 use crate::error::BoxError;
@@ -15,9 +17,25 @@ pub(super) struct Gauges {
     failed: IntCounter,
     connections: IntGaugeVec,
     sessions: IntGaugeVec,
-    retries: IntGaugeVec,
-    exhausted: IntGaugeVec,
+    retries: IntCounterVec,
+    exhausted: IntCounterVec,
     healthy: IntGaugeVec,
+}
+
+/// Why calls were sent again.
+const REASONS: [&str; 4] = ["unsent", "sent", "answered", "rate_limited"];
+
+/// What of a server's second tries is counted already. Its layer counts from nothing each time it is made; a counter
+/// never falls.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    retries: [AtomicU64; REASONS.len()],
+    exhausted: AtomicU64,
+}
+
+/// What has come since `counted` was last raised.
+fn news(counted: &AtomicU64, now: u64) -> u64 {
+    now.saturating_sub(counted.fetch_max(now, Ordering::Relaxed))
 }
 
 impl Gauges {
@@ -32,6 +50,12 @@ impl Gauges {
             registry.register(Box::new(family.clone()))?;
             Ok(family)
         };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, BoxError> {
+                let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+                registry.register(Box::new(family.clone()))?;
+                Ok(family)
+            };
         let failed = IntCounter::new(
             "outrigger_config_reload_failures_total",
             "Reloads that were refused.",
@@ -60,12 +84,12 @@ impl Gauges {
                 "Sessions that are open.",
                 &["server", "era"],
             )?,
-            retries: family(
+            retries: counters(
                 "outrigger_retries_total",
                 "Calls that were sent again, by what had become of the try before.",
                 &["server", "reason"],
             )?,
-            exhausted: family(
+            exhausted: counters(
                 "outrigger_retry_budget_exhausted_total",
                 "Calls that were not sent again because too many were.",
                 &["server"],
@@ -89,6 +113,22 @@ impl Gauges {
         self.failed.inc();
     }
 
+    /// Lets go of what the next read does not set again: servers and endpoints may be gone.
+    pub(super) fn forget(&self) {
+        self.connections.reset();
+        self.sessions.reset();
+        self.healthy.reset();
+    }
+
+    /// Lets go of the counters of a server that is gone.
+    pub(super) fn forget_server(&self, name: &str) {
+        for reason in REASONS {
+            // It fails where nothing was ever read.
+            let _ = self.retries.remove_label_values(&[name, reason]);
+        }
+        let _ = self.exhausted.remove_label_values(&[name]);
+    }
+
     /// Sets what is known of a server now.
     pub(super) fn read(&self, server: &ServerState) {
         let families: &ServerFamilies = &server.families;
@@ -103,19 +143,21 @@ impl Gauges {
             .with_label_values(&[name, "legacy"])
             .set(bounded(sessions.active));
         let retries = server.retry.stats();
-        for (reason, count) in [
-            ("unsent", retries.retries_unsent()),
-            ("sent", retries.retries_sent()),
-            ("answered", retries.retries_answered()),
-            ("rate_limited", retries.retries_rate_limited()),
-        ] {
+        let counts = [
+            retries.retries_unsent(),
+            retries.retries_sent(),
+            retries.retries_answered(),
+            retries.retries_rate_limited(),
+        ];
+        let counted = &server.counted;
+        for ((reason, counted), now) in REASONS.iter().zip(&counted.retries).zip(counts) {
             self.retries
                 .with_label_values(&[name, reason])
-                .set(bounded(count));
+                .inc_by(news(counted, now));
         }
         self.exhausted
             .with_label_values(&[name])
-            .set(bounded(retries.budget_exhausted()));
+            .inc_by(news(&counted.exhausted, retries.budget_exhausted()));
         for (place, endpoint) in server.upstream.states().snapshot().iter().enumerate() {
             let healthy = i64::from(endpoint.aside.is_none());
             self.healthy
@@ -127,4 +169,16 @@ impl Gauges {
 
 fn bounded(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_once_is_not_counted_again() {
+        let counted = AtomicU64::default();
+        let raised: Vec<u64> = [3, 3, 5].map(|now| news(&counted, now)).into();
+        assert_eq!(raised, [3, 0, 2]);
+    }
 }

@@ -336,6 +336,14 @@ impl Shared {
         let logged = &config.observability.log;
         self.bodies
             .set(logged.request_bodies, logged.response_bodies);
+        for (name, state) in &generation.servers {
+            // The last that is heard of a layer that is made anew.
+            self.gauges.read(state);
+            if !servers.contains_key(name) {
+                self.gauges.forget_server(name);
+            }
+        }
+        self.gauges.forget();
         generation.config = config.clone();
         generation.digest = digest;
         generation.servers = servers;

@@ -28,6 +28,7 @@ use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls, ToolHint
 use crate::layer::session::{SessionParams, Sessions};
 use crate::layer::timeouts::Timeouts;
 use crate::session::SessionKeys;
+use crate::sidecar::gauges::Counted;
 use crate::sidecar::secrets::{Followed, Secrets};
 use crate::sidecar::stack;
 use crate::transport::connector::{
@@ -48,6 +49,8 @@ pub(super) struct ServerState {
     pub(super) retry: RetryLayer,
     /// All endpoints, behind the layer that chooses one. Clones share connections, states and turns.
     pub(super) upstream: Balance<Attempt>,
+    /// What of `retry`'s counts is in the metrics.
+    pub(super) counted: Counted,
     catalog: Catalog,
     connectors: Vec<Connector>,
     /// Follows the files of its secrets.
@@ -121,6 +124,7 @@ impl ServerState {
             rejoin: RejoinLayer::new(rejoin_params(config)),
             learn: LearnLayer::new(catalog.clone()),
             retry: RetryLayer::new(retry_params(config, &catalog)),
+            counted: Counted::default(),
             catalog,
             upstream: Balance::new(attempts, choice(config.load_balancing.policy)),
             families,

@@ -127,6 +127,45 @@ async fn the_status_names_what_waits_for_a_restart() {
     assert_eq!(waiting().await, serde_json::json!([]));
 }
 
+#[tokio::test]
+async fn a_server_that_is_gone_leaves_no_series_and_second_tries_are_counters() {
+    let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
+    let sidecar = sidecar(&two(&kept, &changed, "one")).await;
+    let metrics = async || Request::get("/metrics").fetch(sidecar.admin).await.text();
+    let before = metrics().await;
+    assert!(
+        before.contains("# TYPE outrigger_retries_total counter"),
+        "{before}"
+    );
+    let ours = |text: &str, family: &str, name: &str| {
+        let label = format!("server=\"{name}\"");
+        text.lines()
+            .any(|line| line.starts_with(family) && line.contains(&label))
+    };
+    const FAMILIES: [&str; 5] = [
+        "outrigger_connections{",
+        "outrigger_sessions{",
+        "outrigger_retries_total{",
+        "outrigger_retry_budget_exhausted_total{",
+        "outrigger_endpoint_healthy{",
+    ];
+    for family in FAMILIES {
+        assert!(ours(&before, family, "changed"), "{family}");
+    }
+    let whole = two(&kept, &changed, "one");
+    let without: String = whole
+        .lines()
+        .filter(|line| !line.contains("name: changed"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    sidecar.reload(&without);
+    let after = metrics().await;
+    for family in FAMILIES {
+        assert!(ours(&after, family, "kept"), "{family}");
+        assert!(!ours(&after, family, "changed"), "{family}");
+    }
+}
+
 async fn failures(admin: std::net::SocketAddr) -> String {
     let text = Request::get("/metrics").fetch(admin).await.text();
     let family = "outrigger_config_reload_failures_total ";
