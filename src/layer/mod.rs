@@ -7,7 +7,8 @@
 //!
 //! Three kinds: *request-only* layers return the inner future or an answer at once ([`Answered`]); *look-only* layers
 //! poll the inner future and look at the answer through `&mut`; only layers that last to the end of a stream wrap the
-//! body. None boxes its future.
+//! body. Futures are named and not boxed, but for `hold`'s, which moves the
+//! call into the body of the answer that it began, and `session`'s legacy requests, which a task can take over.
 
 mod answered;
 pub mod authenticate;

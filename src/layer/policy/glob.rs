@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::layer::glob;
+
 /// A pattern.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Glob(String);
@@ -16,32 +18,7 @@ impl Glob {
     /// Whether the whole name fits. The time is bounded by the product of the lengths, whatever the pattern.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let mut pattern = self.0.chars();
-        let mut rest = name.chars();
-        // Where to go on when what follows the last `*` does not fit: that `*` takes one more character.
-        let mut last_star = None;
-        loop {
-            let before = rest.clone();
-            match (pattern.next(), rest.next()) {
-                (Some('*'), _) => {
-                    rest = before;
-                    last_star = Some((pattern.clone(), rest.clone()));
-                    continue;
-                }
-                (Some('?'), Some(_)) => continue,
-                (Some(wanted), Some(found)) if wanted == found => continue,
-                (None, None) => return true,
-                _ => {}
-            }
-            let Some((after_star, taken)) = &mut last_star else {
-                return false;
-            };
-            if taken.next().is_none() {
-                return false;
-            }
-            pattern = after_star.clone();
-            rest = taken.clone();
-        }
+        glob::matches(&self.0, name)
     }
 }
 
