@@ -16,7 +16,8 @@ const REREAD: Duration = Duration::from_secs(30);
 /// Opens secrets, and keeps what follows their files.
 ///
 /// A file that cannot be read at start is no error: the credential is then missing, calls say so, and the file is looked
-/// for again. A variable that is not set is one, since nothing can set it later.
+/// for again. A variable that is not set is one, since nothing can set it later, and so is a user's name, which is read
+/// once.
 pub(super) struct Secrets<'a> {
     environment: &'a dyn Environment,
     followed: Vec<Followed>,
@@ -101,10 +102,10 @@ impl<'a> Secrets<'a> {
                 let username = match username {
                     Value::Plain(name) => name.clone(),
                     Value::Secret(source) => {
-                        let cell = self.open(source)?;
-                        cell.current()
-                            .map(|name| name.expose_secret().to_owned())
-                            .unwrap_or_default()
+                        // It is read once: a name that is not there now would stay nobody's.
+                        let name = self.open(source)?.current();
+                        let name = name.ok_or("the user's name (auth.username) cannot be read")?;
+                        name.expose_secret().to_owned()
                     }
                 };
                 StaticCredential::basic(&username, self.open(password)?)?
@@ -126,5 +127,25 @@ impl<'a> Secrets<'a> {
             Some(template) => Ok(credential.with_template(template)?),
             None => Ok(credential),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_users_name_that_cannot_be_read_is_an_error_and_not_an_empty_name() {
+        let environment: BTreeMap<String, String> = BTreeMap::new();
+        let nowhere = SecretSource::File(PathBuf::from("/nowhere/username"));
+        let auth = Auth::new(AuthKind::Basic {
+            username: Value::Secret(nowhere),
+            password: SecretSource::Literal("p".to_owned().into()),
+        });
+        let error = Secrets::new(&environment).credential(&auth).unwrap_err();
+        assert!(error.to_string().contains("auth.username"), "{error}");
     }
 }

@@ -174,8 +174,12 @@ fn from_file(file: &Path) -> Result<RootCertStore, TlsError> {
 fn of_system() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // Systems ship a few certificates that cannot be parsed; the others count.
-    let (_, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let found = rustls_native_certs::load_native_certs();
+    let (_, _) = roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
+        for error in found.errors {
+            tracing::warn!(%error, "the system's certificates cannot be read; built-in ones are trusted instead");
+        }
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
