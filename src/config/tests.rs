@@ -630,6 +630,28 @@ fn s1_14_no_certificate_check_is_warned_of() {
 }
 
 #[test]
+fn a_path_leads_to_one_server() {
+    let three = |path: &str| {
+        let at = "endpoints: [{url: 'https://a.example/mcp'}]";
+        format!(
+            "servers:\n- {{name: default, {at}}}\n- {{name: other, basePath: /x, {at}}}\n- {{name: third, basePath: {path}, {at}}}\n"
+        )
+    };
+    for taken in [
+        "/mcp",
+        "/servers/other",
+        "/servers/other/mcp",
+        "/x",
+        "/x/mcp",
+    ] {
+        assert_eq!(bad(&three(taken)), [(Code::DuplicateName, 4)], "{taken}");
+    }
+    for free in ["/y", "/servers/third", "/servers"] {
+        assert!(good(&three(free)).servers.len() == 3, "{free}");
+    }
+}
+
+#[test]
 fn api_keys_of_callers_are_not_handed_on() {
     let keys = "listeners: [{listen: localhost:1, inboundAuth: {apiKeys: \
                 [{header: Authorization, valueFrom: {file: /k}}, {header: X-K, valueFrom: {file: /k}}]}}]\n";

@@ -3,7 +3,7 @@
 //! Each rule is a function; [`validate`] lists them. A finding's place is a path into the model
 //! (`servers.0.auth`), which the source it came from turns into a line, a variable or an argument.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use http::HeaderName;
@@ -25,6 +25,7 @@ pub(crate) trait Origin {
 pub(crate) fn validate(config: &Config, origin: &dyn Origin) -> Vec<Finding> {
     let mut found = Vec::new();
     unique(config, &mut found);
+    paths(config, &mut found);
     addresses(config, &mut found);
     open_proxy(config, &mut found);
     readiness(config, &mut found);
@@ -42,7 +43,7 @@ fn error(at: String, code: Code, message: impl Into<String>, help: impl Into<Str
     Draft::error(at, code, message, help)
 }
 
-/// Names and paths are told apart.
+/// Names are told apart.
 fn unique(config: &Config, found: &mut Vec<Finding>) {
     let (servers, listeners) = (&config.servers, &config.listeners);
     once(
@@ -52,17 +53,39 @@ fn unique(config: &Config, found: &mut Vec<Finding>) {
         found,
     );
     once(
-        "server",
-        "basePath",
-        servers.iter().map(|it| it.base_path.as_deref()),
-        found,
-    );
-    once(
         "listener",
         "name",
         listeners.iter().map(|it| Some(it.name.as_str())),
         found,
     );
+}
+
+/// A path leads to one server.
+fn paths(config: &Config, found: &mut Vec<Finding>) {
+    let is_only = config.servers.len() == 1;
+    let mut owners = BTreeMap::new();
+    for server in &config.servers {
+        owners.insert(format!("/servers/{}/mcp", server.name), &server.name);
+        if is_only || server.name == "default" {
+            owners.insert("/mcp".to_owned(), &server.name);
+        }
+    }
+    for (number, server) in config.servers.iter().enumerate() {
+        let base = server.base_path.as_deref().unwrap_or_default();
+        let base = base.trim_end_matches('/');
+        if base.is_empty() {
+            continue;
+        }
+        for path in [base.to_owned(), format!("{base}/mcp")] {
+            let owner = *owners.entry(path.clone()).or_insert(&server.name);
+            if *owner != server.name {
+                let message = format!("\"{path}\" leads to the server \"{owner}\" already");
+                let at = format!("servers.{number}.basePath");
+                found.push(error(at, Code::DuplicateName, message, "use another path"));
+                break;
+            }
+        }
+    }
 }
 
 fn once<'a>(
