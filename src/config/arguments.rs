@@ -73,6 +73,18 @@ impl Origin for Arguments {
     }
 }
 
+/// What rules advise for a file, and what that is here.
+const WORDS: &[(&str, &str)] = &[
+    (
+        "use https://, or say allowPlaintext: true",
+        "use https://; only a file can allow it",
+    ),
+    (
+        "listen on 127.0.0.1, or set inboundAuth, or say allowUnauthenticated: true",
+        "listen on 127.0.0.1; only a file can let in others: inboundAuth",
+    ),
+];
+
 pub(crate) fn load(
     url: &str,
     options: &UrlOptions,
@@ -120,11 +132,11 @@ pub(crate) fn load(
     }
     overrides.apply(&mut config);
     let rules = validate(&config, &Arguments);
-    found.extend(
-        rules
-            .into_iter()
-            .map(|finding| finding.map(|path| Arguments.origin(&path))),
-    );
+    found.extend(rules.into_iter().map(|finding| {
+        finding
+            .in_words_of(WORDS)
+            .map(|path| Arguments.origin(&path))
+    }));
     finish(config, named(SUBJECT, found), 0)
 }
 

@@ -155,6 +155,14 @@ impl<P> Draft<P> {
         self.place.clone()
     }
 
+    /// The same problem, its help in the words of another surface than the file.
+    pub(crate) fn in_words_of(mut self, surface: &[(&str, &str)]) -> Self {
+        for (file, other) in surface {
+            self.help = self.help.replace(file, other);
+        }
+        self
+    }
+
     /// The same problem, its place told in another way.
     pub(crate) fn map<Q>(self, place: impl FnOnce(P) -> Q) -> Draft<Q> {
         let Self {

@@ -663,6 +663,16 @@ fn api_keys_of_callers_are_not_handed_on() {
 
 /// Wherever a person may put a secret by mistake, it does not come out again.
 #[test]
+fn a_word_that_is_no_choice_is_shown() {
+    let text = server("loadBalancing: {policy: fewest_calls}");
+    let report = Config::from_text("test.yaml", text.as_bytes()).unwrap_err();
+    let said = report.to_string();
+    assert!(said.contains("fewest_calls"), "{said}");
+    let help = "help: one of roundRobin, failover, leastLoaded\n";
+    assert!(said.contains(help), "without other spellings: {said}");
+}
+
+#[test]
 fn s0_26_a_literal_secret_is_never_printed() {
     const SECRET: &str = "hunter2-and-more";
     let cases = [

@@ -300,3 +300,27 @@ async fn a_refused_caller_is_told_which_header_to_use() {
         );
     }
 }
+
+#[test]
+fn advice_is_in_the_words_of_where_it_was_typed() {
+    let (_, said) = outrigger(&["run", "http://mcp.example.com/mcp"]);
+    assert!(
+        said.contains("help: use https://; only a file can allow it"),
+        "{said}"
+    );
+    let key = ["run", URL, "--bearer-file", "/x", "--listen", "0.0.0.0:0"];
+    let (_, said) = outrigger(&key);
+    assert!(said.contains("only a file can let in others"), "{said}");
+    let output = Command::new(env!("CARGO_BIN_EXE_outrigger"))
+        .arg("run")
+        .env_clear()
+        .env("MCP_REMOTE_SERVER", "http://mcp.example.com/mcp")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("set MCP_REMOTE_ALLOW_PLAINTEXT=true"),
+        "{said}"
+    );
+    assert!(!said.contains("allowPlaintext"), "{said}");
+}

@@ -233,7 +233,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
     runtime.shutdown_background();
     match ended {
         Ok(verdict) => Ok(verdict.code()),
-        Err(error) => Err(Failed::of(&error.into())),
+        Err(error) => Err(Failed::of(&error)),
     }
 }
 

@@ -68,6 +68,20 @@ pub(crate) fn load(environment: &dyn Environment, overrides: &Overrides) -> Resu
     finish(config, named(SUBJECT, found), 0)
 }
 
+/// What rules advise for a file, and what that is here.
+const WORDS: &[(&str, &str)] = &[
+    (
+        "say allowPlaintext: true",
+        "set MCP_REMOTE_ALLOW_PLAINTEXT=true",
+    ),
+    (
+        "let in whom you know: inboundAuth, or listen on 127.0.0.1",
+        "--listen 127.0.0.1:8000, or let in whom you know: inboundAuth, which takes a file",
+    ),
+    ("tls: {caFile: PATH}", "MCP_REMOTE_CA_BUNDLE=PATH"),
+    ("maxIdle: ", "MCP_REMOTE_MAX_KEEPALIVE_CONNECTIONS="),
+];
+
 /// Everyone who can connect is let in: that is what these variables have always meant.
 fn listener() -> Listener {
     let mut listener = Listener::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8000)));
@@ -111,7 +125,7 @@ impl Surface<'_> {
     fn with_rules(mut self, rules: Vec<Finding>) -> Self {
         let placed: Vec<_> = rules
             .into_iter()
-            .map(|rule| rule.map(|path| self.origin(&path)))
+            .map(|rule| rule.in_words_of(WORDS).map(|path| self.origin(&path)))
             .collect();
         self.found.extend(placed);
         self

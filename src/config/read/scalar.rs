@@ -75,7 +75,7 @@ pub(super) fn integer<T: TryFrom<u64>>(
 }
 
 /// One of some words; those of later versions are known, and refused as such.
-pub(super) fn choice<T: Clone>(
+pub(super) fn choice<T: Clone + PartialEq>(
     now: &'static [(&'static str, T)],
     later: &'static [&'static str],
 ) -> impl Fn(&Reader, Field<'_>) -> Option<T> {
@@ -87,10 +87,14 @@ pub(super) fn choice<T: Clone>(
         if later.contains(&word.as_str()) {
             return reader.later(field.node.span, &word);
         }
-        reader.mask(field.node);
         let names: Vec<&str> = now.iter().map(|(name, _)| *name).collect();
-        let help = keys::nearest(&word, &names).map_or_else(
-            || format!("one of {}", names.join(", ")),
+        let near = keys::nearest(&word, &names);
+        // `type` stands beside secrets, which get into the wrong place; elsewhere the word says what was meant.
+        if field.key == "type" && near.is_none() {
+            reader.mask(field.node);
+        }
+        let help = near.map_or_else(
+            || format!("one of {}", canonical(now).join(", ")),
             |near| format!("did you mean \"{near}\"?"),
         );
         reader.refuse(
@@ -100,6 +104,17 @@ pub(super) fn choice<T: Clone>(
             help,
         )
     }
+}
+
+/// The words without those that mean the same as one before them.
+fn canonical<T: PartialEq>(words: &[(&'static str, T)]) -> Vec<&'static str> {
+    let mut all: Vec<&(&'static str, T)> = Vec::new();
+    for word in words {
+        if all.iter().all(|(_, value)| *value != word.1) {
+            all.push(word);
+        }
+    }
+    all.into_iter().map(|(name, _)| *name).collect()
 }
 
 /// A duration above zero.

@@ -209,14 +209,11 @@ fn tool_calls(reader: &Reader, field: Field<'_>) -> Option<ToolCalls> {
     if let Value::List(_) = field.node.value {
         return list(filled)(reader, field).map(ToolCalls::Named);
     }
-    let words = &[("never", ()), ("annotated", ())];
-    choice(words, &[])(reader, field)?;
-    let annotated = matches!(&field.node.value, Value::Scalar { text, .. } if text == "annotated");
-    Some(if annotated {
-        ToolCalls::Annotated
-    } else {
-        ToolCalls::Never
-    })
+    let words = &[
+        ("never", ToolCalls::Never),
+        ("annotated", ToolCalls::Annotated),
+    ];
+    choice(words, &[])(reader, field)
 }
 
 fn budget(reader: &Reader, field: Field<'_>) -> Option<Budget> {

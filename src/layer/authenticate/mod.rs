@@ -163,7 +163,7 @@ where
             Err(challenge) => {
                 Facts::of(&mut request).set_cause(Cause::Unauthenticated);
                 let headers = self.authenticator.headers();
-                let names: Vec<_> = headers.iter().map(|name| shown(name)).collect();
+                let names: Vec<_> = headers.iter().map(shown).collect();
                 let failure = Failure::unsent(Cause::Unauthenticated)
                     .with_data(serde_json::json!({ "headers": names }));
                 let mut refusal = answer(&failure, &Addressee::of(&request));
