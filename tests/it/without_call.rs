@@ -16,7 +16,7 @@ use outrigger::error::{Cause, Phase};
 use outrigger::layer::timeouts::Timeouts;
 use outrigger::layer::{
     BoxBodyLayer, authenticate, credential, deadline, guard, headers, hold, inspect, learn, limit,
-    policy, rejoin, rescue, retry, session, trace, wind_down,
+    log_bodies, policy, rejoin, rescue, retry, session, trace, wind_down,
 };
 use outrigger::session::{SessionKey, SessionKeys};
 use outrigger::{Body, BoxError, Failure, Secret};
@@ -187,6 +187,29 @@ async fn metrics_passes_without_a_call_and_counts_it() {
         .encode_to_string(&registry.gather())
         .unwrap();
     assert!(text.contains(r#"server="wiki""#), "{text}");
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn time_attempts_passes_without_a_call_and_times_it() {
+    use outrigger::layer::metrics::Families;
+
+    let registry = prometheus::Registry::new();
+    let families = Families::register(&registry).unwrap();
+    passes(families.server("wiki".into()).time_attempts(0)).await;
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    let counted = format!("_count{{endpoint=\"0\",server=\"wiki\"}} {}", REQUESTS + 2);
+    assert!(text.contains(&counted), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_bodies_passes_without_a_call_whatever_it_writes() {
+    let log = log_bodies::BodyLog::default();
+    passes(log_bodies::LogBodiesLayer::new(log.clone())).await;
+    log.set(true, true);
+    passes(log_bodies::LogBodiesLayer::new(log)).await;
 }
 
 #[tokio::test(start_paused = true)]
