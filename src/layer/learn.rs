@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -21,6 +21,7 @@ use tower_service::Service;
 use crate::call::Call;
 use crate::catalog::Catalog;
 use crate::codec::sse::Decoder;
+use crate::layer::media;
 use crate::mcp::method::Method;
 
 /// The most bytes of a list that are read.
@@ -104,10 +105,9 @@ where
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let reader = this.catalog.take().and_then(|catalog| {
-            let kind = response.headers().get(header::CONTENT_TYPE)?.as_bytes();
-            let form = if kind.starts_with(b"text/event-stream") {
+            let form = if media::is_event_stream(response.headers()) {
                 Form::Events(Decoder::new(MAX_LIST))
-            } else if kind.starts_with(b"application/json") {
+            } else if media::is_json(response.headers()) {
                 Form::Json(BytesMut::new())
             } else {
                 return None;

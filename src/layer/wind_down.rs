@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use crate::call::{Call, Form};
 use crate::codec::sse;
+use crate::layer::media;
 
 /// The signal: true once streams are to end.
 pub type Signal = watch::Receiver<bool>;
@@ -131,16 +132,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let is_stream = || {
-            response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
-        };
         let watched = this
             .farewell
             .take()
-            .filter(|_| is_stream())
+            .filter(|_| media::is_event_stream(response.headers()))
             .map(Watched::new);
         Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, watched })))
     }
@@ -303,6 +298,7 @@ mod tests {
     use std::convert::Infallible;
 
     use http_body_util::{BodyExt, Full};
+    use tokio::sync::mpsc;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
@@ -355,9 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn rule_2_a_stream_ends_at_a_boundary_with_a_comment() {
-        let farewell = ": the sidecar is shutting down\n\n";
         assert_eq!(read(Some(get()), "data: x\n\n", false).await, "data: x\n\n");
-        assert_eq!(read(Some(get()), "data: x\n\n", true).await, farewell);
         let mut boundary = Boundary::default();
         for (bytes, here) in [
             ("data: x", false),
@@ -372,6 +366,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rule_2_an_event_that_has_begun_is_let_through_before_the_end() {
+        let (sender, signal) = watch::channel(false);
+        let (pieces, body) = mpsc::unbounded_channel();
+        let mut body = Some(Pieces(body));
+        let inner = service_fn(move |_: Request<()>| {
+            let response = Response::builder()
+                .header("content-type", "Text/Event-Stream; charset=utf-8")
+                .body(body.take().unwrap());
+            std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+        });
+        let mut request = Request::new(());
+        request.extensions_mut().insert(get());
+        let layer = WindDownLayer::new(signal);
+        let response = layer.layer(inner).oneshot(request).await.unwrap();
+        let mut body = response.into_body();
+        pieces.send("data: he").unwrap();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first, "data: he");
+        sender.send(true).unwrap();
+        pieces.send("re\n\n").unwrap();
+        pieces.send("data: never\n\n").unwrap();
+        let rest = body.collect().await.unwrap().to_bytes();
+        assert_eq!(rest, "re\n\n: the sidecar is shutting down\n\n");
+    }
+
+    /// A body that has more pieces for as long as somebody has its other end.
+    struct Pieces(mpsc::UnboundedReceiver<&'static str>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let frame = |piece: &'static str| Ok(Frame::data(Bytes::from_static(piece.as_bytes())));
+            self.0.poll_recv(cx).map(|piece| piece.map(frame))
+        }
+    }
+
+    #[tokio::test]
     async fn c62_a_listen_gets_its_result_before_the_end() {
         let text = read(Some(listen()), "data: x\n\n", true).await;
         assert!(
@@ -382,6 +418,12 @@ mod tests {
             text.contains(r#""io.modelcontextprotocol/subscriptionId":"l1""#),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn rule_4_a_stream_that_begins_after_the_signal_ends_at_once() {
+        let farewell = ": the sidecar is shutting down\n\n";
+        assert_eq!(read(Some(get()), "data: x\n\n", true).await, farewell);
     }
 
     #[tokio::test]

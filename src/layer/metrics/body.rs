@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::codec::sse::Decoder;
 use crate::error::{BoxError, Cause, Failure};
 use crate::facts::Facts;
+use crate::layer::media;
 use crate::layer::metrics::families::{Label, ServerFamilies};
 use crate::layer::metrics::outcome::{Outcome, may_be_a_result, may_be_an_error};
 use crate::mcp::method::{self, Class};
@@ -89,12 +90,9 @@ impl Observer {
             self.families.in_flight.dec();
             self.families.streams.inc();
         }
-        let content_type = headers
-            .get(header::CONTENT_TYPE)
-            .map_or(&b""[..], |value| value.as_bytes());
-        self.look = if content_type.starts_with(b"text/event-stream") {
+        self.look = if media::is_event_stream(headers) {
             Look::Events(Decoder::new(LOOKED_AT))
-        } else if content_type.starts_with(b"application/json") {
+        } else if media::is_json(headers) {
             Look::Json(None)
         } else {
             Look::Away
