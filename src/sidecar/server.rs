@@ -206,13 +206,21 @@ fn endpoint(connector: &Connector, state: EndpointState) -> Json {
         "origin": &**connector.endpoint().origin(),
         "state": if state.aside.is_some() { "aside" } else { "available" },
         "failuresInARow": state.failures,
-        "asideForMs": state.aside.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        "asideForMs": state.aside.map(whole_milliseconds),
+        "lastFailure": state.last_failure.map(|last| json!({
+            "cause": last.cause.as_str(),
+            "agoMs": whole_milliseconds(last.ago),
+        })),
         "callsInFlight": state.in_flight,
         "connections": {
             "open": connections.open, "idle": connections.idle, "inUse": connections.in_use,
             "streams": connections.streams, "waiting": connections.waiting,
         },
     })
+}
+
+fn whole_milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn hold_params(config: &Server) -> hold::Params {

@@ -129,6 +129,13 @@ async fn the_status_names_what_waits_for_a_restart() {
 
 #[tokio::test]
 async fn a_server_that_is_gone_leaves_no_series_and_second_tries_are_counters() {
+    const FAMILIES: [&str; 5] = [
+        "outrigger_connections{",
+        "outrigger_sessions{",
+        "outrigger_retries_total{",
+        "outrigger_retry_budget_exhausted_total{",
+        "outrigger_endpoint_healthy{",
+    ];
     let (kept, changed) = (server(&Arc::default()).await, server(&Arc::default()).await);
     let sidecar = sidecar(&two(&kept, &changed, "one")).await;
     let metrics = async || Request::get("/metrics").fetch(sidecar.admin).await.text();
@@ -142,13 +149,6 @@ async fn a_server_that_is_gone_leaves_no_series_and_second_tries_are_counters() 
         text.lines()
             .any(|line| line.starts_with(family) && line.contains(&label))
     };
-    const FAMILIES: [&str; 5] = [
-        "outrigger_connections{",
-        "outrigger_sessions{",
-        "outrigger_retries_total{",
-        "outrigger_retry_budget_exhausted_total{",
-        "outrigger_endpoint_healthy{",
-    ];
     for family in FAMILIES {
         assert!(ours(&before, family, "changed"), "{family}");
     }

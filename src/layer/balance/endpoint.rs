@@ -1,12 +1,12 @@
 //! What is known of an endpoint: its load, and whether connections to it can be made.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::EndpointState;
+use super::{EndpointState, LastFailure};
 use crate::error::{BoxError, Cause, Failure};
 
 const FIRST_ASIDE: u64 = 1_000;
@@ -25,6 +25,7 @@ pub(super) struct Endpoint {
     aside_until: AtomicU64,
     /// Whose origin it is, once a failure has said so.
     origin: OnceLock<Arc<str>>,
+    last_failure: Mutex<Option<(Cause, Instant)>>,
 }
 
 impl Endpoint {
@@ -35,6 +36,7 @@ impl Endpoint {
             failures: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
             origin: OnceLock::new(),
+            last_failure: Mutex::default(),
         }
     }
 
@@ -51,7 +53,17 @@ impl Endpoint {
             in_flight: self.in_flight(),
             failures: self.failures.load(Ordering::Relaxed),
             aside,
+            last_failure: self.last_failure().map(|(cause, at)| LastFailure {
+                cause,
+                ago: at.elapsed(),
+            }),
         }
+    }
+
+    fn last_failure(&self) -> MutexGuard<'_, Option<(Cause, Instant)>> {
+        self.last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn in_flight(&self) -> u64 {
@@ -153,6 +165,7 @@ impl Load {
         let (Some(endpoint), Some(failure)) = (self.endpoint(), Failure::of(error)) else {
             return;
         };
+        *endpoint.last_failure() = Some((failure.cause(), Instant::now()));
         match failure.cause() {
             Cause::Dns
             | Cause::ConnectionRefused

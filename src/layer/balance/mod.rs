@@ -83,6 +83,18 @@ pub struct EndpointState {
     pub failures: u32,
     /// For how long it is still put aside.
     pub aside: Option<Duration>,
+    /// What failed there last, whether it has worked since or not.
+    pub last_failure: Option<LastFailure>,
+}
+
+/// What failed last at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastFailure {
+    /// Why.
+    pub cause: Cause,
+    /// How long ago.
+    pub ago: Duration,
 }
 
 /// A view of the endpoints' states, for status and metrics.

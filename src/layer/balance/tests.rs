@@ -180,7 +180,11 @@ async fn rule_4_an_endpoint_is_aside_for_longer_each_time_and_probed_by_one() {
         let state = balance.states().snapshot()[0];
         assert_eq!(state.failures, failures);
         assert_eq!(state.aside, Some(Duration::from_secs(aside)));
+        assert_eq!(state.last_failure.unwrap().cause, Cause::ConnectionRefused);
+        assert_eq!(state.last_failure.unwrap().ago, Duration::ZERO);
         seconds(aside).await;
+        let state = balance.states().snapshot()[0];
+        assert_eq!(state.last_failure.unwrap().ago, Duration::from_secs(aside));
     }
 }
 
