@@ -1,5 +1,6 @@
 //! The contract of `config`, number by number.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -661,7 +662,23 @@ fn api_keys_of_callers_are_not_handed_on() {
     assert_eq!(bad(&forward), [(Code::HeaderConflict, 5)]);
 }
 
-/// Wherever a person may put a secret by mistake, it does not come out again.
+#[test]
+fn a_url_has_its_admin_port_on_loopback_and_the_log_level_of_the_environment() {
+    let load = |level: &str| {
+        let environment = BTreeMap::from([("LOG_LEVEL".to_owned(), level.to_owned())]);
+        let options = UrlOptions::default();
+        Config::from_url("https://mcp.example.com/mcp", &options, &environment)
+    };
+    let observability = load("debug").unwrap().config.observability;
+    assert_eq!(observability.log.level, LogLevel::Debug);
+    assert_eq!(
+        observability.metrics.listen,
+        "127.0.0.1:9464".parse().unwrap()
+    );
+    let report = load("loud").unwrap_err();
+    assert_eq!(report.problems()[0].variable(), Some("LOG_LEVEL"));
+}
+
 #[test]
 fn a_word_that_is_no_choice_is_shown() {
     let text = server("loadBalancing: {policy: fewest_calls}");
@@ -672,6 +689,7 @@ fn a_word_that_is_no_choice_is_shown() {
     assert!(said.contains(help), "without other spellings: {said}");
 }
 
+/// Wherever a person may put a secret by mistake, it does not come out again.
 #[test]
 fn s0_26_a_literal_secret_is_never_printed() {
     const SECRET: &str = "hunter2-and-more";
