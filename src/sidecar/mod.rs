@@ -336,26 +336,35 @@ impl Shared {
         let logged = &config.observability.log;
         self.bodies
             .set(logged.request_bodies, logged.response_bodies);
-        for (name, state) in &generation.servers {
-            // The last that is heard of a layer that is made anew.
-            self.gauges.read(state);
-            if !servers.contains_key(name) {
-                self.gauges.forget_server(name);
-            }
-        }
-        self.gauges.forget();
+        self.forget(&generation.servers, &servers);
         generation.config = config.clone();
         generation.digest = digest;
         generation.servers = servers;
         generation.fronts = fronts;
         generation.stacks = stacks;
         generation.refused = None;
+        self.warn_of_restart(config);
+        self.gauges.reloaded();
+        Ok(())
+    }
+
+    /// Lets go of the series of `before` that `now` does not have.
+    fn forget(&self, before: &Servers, now: &Servers) {
+        for (name, state) in before {
+            // The last that is heard of a layer that is made anew.
+            self.gauges.read(state);
+            if !now.contains_key(name) {
+                self.gauges.forget_server(name);
+            }
+        }
+        self.gauges.forget();
+    }
+
+    fn warn_of_restart(&self, config: &Config) {
         let waiting = restart_only(&self.started, config);
         if !waiting.is_empty() {
             tracing::warn!(keys = ?waiting, "keys of the configuration were changed that only a restart takes");
         }
-        self.gauges.reloaded();
-        Ok(())
     }
 
     /// The servers of `config`: kept where their section is as it was, made anew otherwise.
