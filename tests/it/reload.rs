@@ -153,11 +153,11 @@ async fn a_server_that_is_gone_leaves_no_series_and_second_tries_are_counters() 
         assert!(ours(&before, family, "changed"), "{family}");
     }
     let whole = two(&kept, &changed, "one");
-    let without: String = whole
+    let kept_lines: Vec<_> = whole
         .lines()
         .filter(|line| !line.contains("name: changed"))
-        .map(|line| format!("{line}\n"))
         .collect();
+    let without = kept_lines.join("\n");
     sidecar.reload(&without);
     let after = metrics().await;
     for family in FAMILIES {
