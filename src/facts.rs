@@ -10,9 +10,10 @@
 //! 4. [`Caller`] says who calls: a *principal* (who, stable) and an *authorization context* (which upstream credential
 //!    serves it). The two are never mixed. It is kept by whatever must call again later.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use http::Request;
 use tokio::time::Instant;
@@ -280,6 +281,36 @@ pub struct Pin {
     pub endpoint: Option<u32>,
     /// Endpoints that have failed this call already, to be avoided if there are others.
     pub avoid: Vec<u32>,
+}
+
+/// What a call was admitted by. Who lets a call outlive its caller holds it, so that the call counts on.
+///
+/// Put into the extensions of a request only where calls are counted. It holds nothing itself: a request that somebody
+/// keeps does not count.
+#[derive(Clone)]
+pub struct Share(Weak<dyn Any + Send + Sync>);
+
+/// A [`Share`] that is held: the call counts until this is dropped.
+pub type HeldShare = Arc<dyn Any + Send + Sync>;
+
+impl Share {
+    /// The share that `permit` is.
+    pub fn of<T: Any + Send + Sync>(permit: &Arc<T>) -> Self {
+        let permit: HeldShare = permit.clone();
+        Self(Arc::downgrade(&permit))
+    }
+
+    /// Holds it, if it was not given back.
+    #[must_use]
+    pub fn hold(&self) -> Option<HeldShare> {
+        self.0.upgrade()
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Share").finish_non_exhaustive()
+    }
 }
 
 /// The next id: a counter that begins at a random place, so that two processes rarely share one.

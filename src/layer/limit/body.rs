@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,12 +16,12 @@ pin_project! {
     pub struct LimitedBody<B> {
         #[pin]
         inner: B,
-        permit: Option<Permit>,
+        permit: Option<Arc<Permit>>,
     }
 }
 
 impl<B> LimitedBody<B> {
-    pub(super) fn new(inner: B, permit: Option<Permit>) -> Self {
+    pub(super) fn new(inner: B, permit: Option<Arc<Permit>>) -> Self {
         Self { inner, permit }
     }
 }

@@ -9,6 +9,8 @@
 //! 4. What is too much is answered with 429 and `Retry-After` at once: nothing waits here. A refused call takes nothing
 //!    of the rate's share if calls at once were what was exceeded.
 //! 5. DELETE always passes: it ends something.
+//! 6. A call that outlives its caller counts until it has ended: its [`Share`] is in the request's extensions, and
+//!    `session` holds it. To hang up makes no room.
 //!
 //! It answers for itself, outside `rescue`. It needs no `Call`; without the `Facts` that `inspect` writes a listen stays
 //! a call.
@@ -51,7 +53,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::{Addressee, Cause, Failure, answer};
-use crate::facts::{Caller, Facts};
+use crate::facts::{Caller, Facts, Share};
 use crate::layer::rate::{Rate, Rates};
 use crate::mcp;
 use shares::{Key, Permit, Shares};
@@ -145,6 +147,9 @@ where
                     facts: Facts::of(&mut request),
                     streams: Arc::clone(&self.limits.streams),
                 });
+                if let Some(permit) = &permit {
+                    request.extensions_mut().insert(Share::of(permit));
+                }
                 State::Inner {
                     future: self.inner.call(request),
                     permit,
@@ -164,7 +169,7 @@ where
 
 impl Limits {
     /// A permit, if there is anything to count.
-    fn admit<B>(&self, request: &Request<B>) -> Result<Option<Permit>, Failure> {
+    fn admit<B>(&self, request: &Request<B>) -> Result<Option<Arc<Permit>>, Failure> {
         match *request.method() {
             Method::DELETE => return Ok(None),
             Method::GET => return take(&self.streams, &key(Facts::get(request))),
@@ -189,13 +194,13 @@ impl Limits {
     }
 }
 
-fn take(shares: &Arc<Shares>, key: &Key) -> Result<Option<Permit>, Failure> {
+fn take(shares: &Arc<Shares>, key: &Key) -> Result<Option<Arc<Permit>>, Failure> {
     if !shares.are_limited() {
         return Ok(None);
     }
     let permit = shares.take(key);
     permit
-        .map(Some)
+        .map(|permit| Some(Arc::new(permit)))
         .ok_or_else(|| Failure::unsent(Cause::TooManyCalls).with_retry_after(SOON))
 }
 
@@ -215,7 +220,7 @@ struct Listen {
 
 impl Listen {
     /// The permit of the answer: the call's, or a stream's instead.
-    fn settle(self, call: Option<Permit>) -> Result<Option<Permit>, Failure> {
+    fn settle(self, call: Option<Arc<Permit>>) -> Result<Option<Arc<Permit>>, Failure> {
         if self.facts.method() != Some(Some(mcp::Method::Listen)) {
             return Ok(call);
         }
@@ -236,7 +241,7 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F> {
-        Inner { #[pin] future: F, permit: Option<Permit>, listen: Option<Listen> },
+        Inner { #[pin] future: F, permit: Option<Arc<Permit>>, listen: Option<Listen> },
         Refused { refusal: Option<(Failure, Addressee)> },
     }
 }

@@ -3,6 +3,7 @@
 //! Contract:
 //!
 //! 1. [`Detached`] is the owner. At most as many calls at once as it was made for; one more is dropped, which cancels it.
+//!    A quarter of them, and at least one, is the most for one principal, or for one session of nobody in particular.
 //! 2. A call ends with its answer, after the time it was given, when the owner is closed, or [`GRACE`] after its client
 //!    has cancelled it: the cancel has gone upstream by then, and the server may end the call by itself. Whether the
 //!    client cancels before or after it leaves makes no difference.
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::body::Body;
 use crate::error::BoxError;
+use crate::facts::HeldShare;
 use crate::session::Handle;
 use crate::session::state::lock;
 
@@ -49,6 +51,8 @@ struct Pool {
     by_id: Mutex<HashMap<Key, Arc<Notify>>>,
     /// What was cancelled by a client that had not left yet, oldest first.
     cancelled: Mutex<VecDeque<Key>>,
+    /// How many each holder has; an entry only for who has some.
+    by_holder: Mutex<HashMap<Holder, usize>>,
     dropped: AtomicU64,
 }
 
@@ -66,6 +70,7 @@ impl Detached {
             is_closed: watch::Sender::new(false),
             by_id: Mutex::default(),
             cancelled: Mutex::default(),
+            by_holder: Mutex::default(),
             dropped: AtomicU64::new(0),
         }))
     }
@@ -117,17 +122,18 @@ impl Detached {
     }
 
     /// Runs `call` to its end, if there is room and a runtime; else drops it.
-    fn adopt(&self, key: Option<Key>, call: impl Future<Output = ()> + Send + 'static) {
-        let key = key
+    fn adopt(&self, job: Job, call: impl Future<Output = ()> + Send + 'static) {
+        let key = job
+            .key
             .filter(|(_, id)| id.len() <= MAX_ID)
             .map(|(session, id)| (session, Bytes::copy_from_slice(&id)));
         let runtime = Runtime::try_current();
-        let (Ok(runtime), Some(place)) = (runtime, self.place(key)) else {
+        let (Ok(runtime), Some(place)) = (runtime, self.place(key, job.holder)) else {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
         let mut is_closed = self.0.is_closed.subscribe();
-        let time = self.0.time;
+        let (time, held) = (self.0.time, job.held);
         runtime.spawn(async move {
             let cancelled = async {
                 place.cancelled.notified().await;
@@ -140,11 +146,11 @@ impl Detached {
                 () = tokio::time::sleep(time) => {}
                 () = call => {}
             }
-            drop(place);
+            drop((place, held));
         });
     }
 
-    fn place(&self, key: Option<Key>) -> Option<Place> {
+    fn place(&self, key: Option<Key>, holder: Option<Holder>) -> Option<Place> {
         let pool = &self.0;
         let is_taken = !*pool.is_closed.borrow()
             && pool.count.send_if_modified(|count| {
@@ -152,8 +158,24 @@ impl Detached {
                 *count += usize::from(has_room);
                 has_room
             });
+        if !is_taken {
+            return None;
+        }
         let cancelled = Arc::new(Notify::new());
-        if let (true, Some(key)) = (is_taken, &key) {
+        // From here on, what is taken is given back when it is dropped.
+        let mut place = Place {
+            pool: pool.clone(),
+            key: None,
+            holder: None,
+            cancelled: cancelled.clone(),
+        };
+        if let Some(holder) = holder {
+            if !pool.charge(&holder) {
+                return None;
+            }
+            place.holder = Some(holder);
+        }
+        if let Some(key) = &key {
             lock(&pool.by_id).insert(key.clone(), cancelled.clone());
             let mut earlier = lock(&pool.cancelled);
             if let Some(at) = earlier.iter().position(|it| it == key) {
@@ -161,11 +183,31 @@ impl Detached {
                 cancelled.notify_one();
             }
         }
-        is_taken.then(|| Place {
-            pool: pool.clone(),
-            key,
-            cancelled,
-        })
+        place.key = key;
+        Some(place)
+    }
+}
+
+impl Pool {
+    /// Gives `holder` one of its places; false if it has them all.
+    fn charge(&self, holder: &Holder) -> bool {
+        let mut by_holder = lock(&self.by_holder);
+        let own = by_holder.get(holder).copied().unwrap_or_default();
+        let has_room = own < (self.limit / 4).max(1);
+        if has_room {
+            by_holder.insert(holder.clone(), own + 1);
+        }
+        has_room
+    }
+
+    fn refund(&self, holder: &Holder) {
+        let mut by_holder = lock(&self.by_holder);
+        if let Some(own) = by_holder.get_mut(holder) {
+            *own -= 1;
+            if *own == 0 {
+                by_holder.remove(holder);
+            }
+        }
     }
 }
 
@@ -181,6 +223,7 @@ impl fmt::Debug for Detached {
 struct Place {
     pool: Arc<Pool>,
     key: Option<Key>,
+    holder: Option<Holder>,
     cancelled: Arc<Notify>,
 }
 
@@ -196,15 +239,34 @@ impl Drop for Place {
                 by_id.remove(key);
             }
         }
+        if let Some(holder) = &self.holder {
+            self.pool.refund(holder);
+        }
         self.pool.count.send_modify(|count| *count -= 1);
     }
 }
 
+/// Who has places: a principal, or the session of nobody in particular.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    Principal(Arc<str>),
+    Session(Handle),
+}
+
 /// What detaching one call takes.
-#[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) owner: Detached,
     pub(super) key: Option<Key>,
+    pub(super) holder: Option<Holder>,
+    /// What the call was admitted by.
+    pub(super) held: Option<HeldShare>,
+}
+
+impl Job {
+    /// Hands `call` to its owner.
+    fn run(self, call: impl Future<Output = ()> + Send + 'static) {
+        self.owner.clone().adopt(self, call);
+    }
 }
 
 /// A future that is handed to its owner when it is dropped before its end.
@@ -227,7 +289,7 @@ impl<F: ?Sized> Kept<F> {
             future: Some(future),
             job,
             detach: |future, job| {
-                job.owner.adopt(job.key, async move {
+                job.run(async move {
                     if let Ok(response) = future.await {
                         read_to_end(response.into_body()).await;
                     }
@@ -288,7 +350,7 @@ impl http_body::Body for KeptBody {
         };
         let polled = Pin::new(body).poll_frame(cx);
         if let Poll::Ready(None | Some(Err(_))) = polled {
-            self.body = None;
+            (self.body, self.job) = (None, None);
         }
         polled
     }
@@ -313,7 +375,7 @@ impl Drop for KeptBody {
             .take()
             .filter(|body| !http_body::Body::is_end_stream(body));
         if let (Some(body), Some(job)) = (body, self.job.take()) {
-            job.owner.adopt(job.key, read_to_end(body));
+            job.run(read_to_end(body));
         }
     }
 }

@@ -16,7 +16,7 @@
 //!    bounded; what is larger is not brought back, and a session whose `initialize` has parameters of more than 16 KiB is
 //!    not rebuilt. DELETE ends the session for good, if the server does not refuse it.
 //! 7. A legacy *request* whose caller leaves before its answer goes on in a task of its own, bounded in number and time
-//!    ([`Detached`]), for a disconnect is no cancel (C55). A GET stream ends with its caller. The caller's
+//!    ([`Detached`]), for a disconnect is no cancel (C55). It goes on to count against its caller's limits. A GET stream ends with its caller. The caller's
 //!    `notifications/cancelled` goes upstream and, a second later, ends the detached call that it names.
 //!
 //! A legacy request costs one allocation here: a future that was polled can be handed to a task only if it is boxed.
@@ -65,12 +65,12 @@ pub use self::detach::Detached;
 pub use self::future::ResponseFuture;
 pub use self::sessions::{SessionParams, SessionStats, Sessions};
 
-use self::detach::Job;
+use self::detach::{Holder, Job};
 use self::sessions::Opening;
 use self::step::{Attend, Step};
 use crate::call::{Call, Form};
 use crate::error::{BoxError, Cause, Failure};
-use crate::facts::Facts;
+use crate::facts::{Caller, Facts, Share};
 use crate::layer::PassedBody;
 use crate::mcp::headers::{LAST_EVENT_ID, SESSION_ID};
 use crate::mcp::method::Method;
@@ -206,12 +206,23 @@ impl Plan {
         let job = wants_answer.then(|| Job {
             owner: sessions.detached().clone(),
             key: session.as_ref().map(|session| session.handle()).zip(id),
+            holder: holder(request, session.as_deref()),
+            held: request.extensions().get().and_then(Share::hold),
         });
         match (step, job) {
             (Some(step), job) => Self::Attend(step, session, job),
             (None, Some(job)) => Self::Keep(session, job),
             (None, None) => Self::Look(session),
         }
+    }
+}
+
+/// Who is to be charged for a call that outlives its caller.
+fn holder<B>(request: &Request<B>, session: Option<&OpenSession>) -> Option<Holder> {
+    let caller = Facts::get(request).and_then(Facts::caller);
+    match caller.and_then(Caller::principal) {
+        Some(principal) => Some(Holder::Principal(principal.clone())),
+        None => session.map(|session| Holder::Session(session.handle())),
     }
 }
 

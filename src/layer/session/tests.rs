@@ -12,6 +12,7 @@ use super::*;
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::facts::{Caller, Pin};
+use crate::layer::limit::{self, LimitLayer};
 use crate::mcp::revision::Revision;
 use crate::session::script::{Guard, Log, Script, answer, delete, get, post};
 use crate::session::{
@@ -507,6 +508,48 @@ async fn c55_no_more_calls_outlive_their_clients_than_is_allowed() {
     );
     sessions.detached().idle().await;
     assert_eq!(log.take(), ["done"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c55_nobody_has_more_than_a_quarter_of_the_places() {
+    let mut params = params();
+    params.detached = 8;
+    let (sessions, log) = (Sessions::new(params), Log::default());
+    let id = opened(&sessions).await;
+    let left = async |request| {
+        leave(&sessions, Form::Json, &log, request).await;
+        (sessions.stats().detached, sessions.stats().dropped)
+    };
+    assert_eq!(left(by(Some("ann"), post(CALL))).await, (1, 0));
+    assert_eq!(left(by(Some("ann"), post(CALL))).await, (2, 0));
+    assert_eq!(left(by(Some("ann"), post(CALL))).await, (2, 1));
+    assert_eq!(left(by(Some("bob"), post(CALL))).await, (3, 1));
+    for places in [4, 5, 5] {
+        assert_eq!(left(with(&id, post(CALL))).await.0, places);
+    }
+    sessions.detached().idle().await;
+    assert_eq!(left(by(Some("ann"), post(CALL))).await, (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_7_a_call_that_outlives_its_client_counts_against_its_limits() {
+    for form in [Form::Json, Form::Events] {
+        let (sessions, log) = (Sessions::new(params()), Log::default());
+        let mut params = limit::Params::default();
+        params.calls.each = Some(1);
+        let service = LimitLayer::new(params)
+            .layer(SessionLayer::new(sessions.clone()).layer(slow(form, &log)));
+        let ask = || service.clone().oneshot(post(CALL));
+        let hung_up = tokio::time::timeout(Duration::from_secs(1), async {
+            let response = ask().await.unwrap();
+            let _ = response.into_body().collect().await;
+        });
+        assert!(hung_up.await.is_err());
+        assert_eq!(sessions.stats().detached, 1);
+        assert_eq!(ask().await.unwrap().status(), 429, "{form:?}");
+        sessions.detached().idle().await;
+        assert_eq!(ask().await.unwrap().status(), 200, "{form:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
