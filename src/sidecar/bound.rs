@@ -11,6 +11,7 @@ use tokio::time::Sleep;
 
 use crate::admin::{Admin, Command, Control};
 use crate::sidecar::router::Router;
+use crate::sidecar::server::Retired;
 use crate::sidecar::{Handle, Shared};
 use crate::transport::listener::{Drain, Limits, serve};
 
@@ -164,10 +165,19 @@ fn warn_of_cut(shared: &Shared, grace: Duration) {
 /// Lets the calls that outlived their callers end, as the grace lets others; then cancels what is left, and waits until
 /// its upstreams were told.
 async fn end_detached(shared: &Shared, grace: Pin<&mut Sleep>) {
-    let servers: Vec<_> = shared.lock().servers.values().cloned().collect();
+    let (servers, retired) = {
+        let mut generation = shared.lock();
+        let servers: Vec<_> = generation.servers.values().cloned().collect();
+        (servers, std::mem::take(&mut generation.retired))
+    };
+    let owners: Vec<_> = servers
+        .iter()
+        .map(|server| server.sessions.detached().clone())
+        .chain(retired.iter().filter_map(Retired::detached))
+        .collect();
     let ended = async {
-        for server in &servers {
-            server.sessions.detached().idle().await;
+        for owner in &owners {
+            owner.idle().await;
         }
     };
     tokio::select! {
@@ -175,13 +185,15 @@ async fn end_detached(shared: &Shared, grace: Pin<&mut Sleep>) {
         () = ended => {}
         () = grace => {}
     }
-    for server in &servers {
-        server.sessions.detached().close();
+    for owner in &owners {
+        owner.close();
     }
     let told = async {
         // Whoever is dropped tells its upstream from a task of its own, which has to begin first.
         tokio::time::sleep(LOOK_AGAIN).await;
-        while servers.iter().any(|server| server.is_calling()) {
+        while servers.iter().any(|server| server.is_calling())
+            || retired.iter().any(Retired::is_calling)
+        {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };

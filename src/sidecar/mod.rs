@@ -48,7 +48,7 @@ use crate::sidecar::gauges::Gauges;
 use crate::sidecar::restart::restart_only;
 use crate::sidecar::router::{Route, Router, Routes};
 use crate::sidecar::secrets::Secrets;
-use crate::sidecar::server::{Common, ServerState};
+use crate::sidecar::server::{Common, Retired, ServerState};
 use crate::transport::listener::Drain;
 
 pub use crate::sidecar::bound::Bound;
@@ -86,6 +86,8 @@ struct Generation {
     listeners: Vec<Arc<Router>>,
     fronts: Vec<Arc<Front>>,
     stacks: Vec<Stack>,
+    /// What earlier ones had, as long as their calls last.
+    retired: Vec<Retired>,
     refused: Option<String>,
 }
 
@@ -144,6 +146,7 @@ impl Sidecar {
                     .collect(),
                 fronts: Vec::new(),
                 stacks: Vec::new(),
+                retired: Vec::new(),
                 refused: None,
             }),
         };
@@ -279,6 +282,21 @@ impl Handle {
     }
 }
 
+impl Generation {
+    fn replace_servers(&mut self, servers: Servers) {
+        let before = std::mem::replace(&mut self.servers, servers);
+        let mut retired = Vec::new();
+        for (name, before) in before {
+            let now = self.servers.get(&name);
+            if now.is_none_or(|now| !Arc::ptr_eq(now, &before)) {
+                retired.push(before.retire(now.map(AsRef::as_ref)));
+            }
+        }
+        self.retired.append(&mut retired);
+        self.retired.retain(Retired::is_alive);
+    }
+}
+
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Generation> {
         self.generation
@@ -339,7 +357,7 @@ impl Shared {
         self.forget(&generation.servers, &servers);
         generation.config = config.clone();
         generation.digest = digest;
-        generation.servers = servers;
+        generation.replace_servers(servers);
         generation.fronts = fronts;
         generation.stacks = stacks;
         generation.refused = None;

@@ -25,14 +25,14 @@ use crate::layer::metrics::{Families, ServerFamilies, TimeAttempts};
 use crate::layer::policy::{self, Glob, RestrictToolsLayer};
 use crate::layer::rejoin::{Rebuild, RejoinLayer, RejoinParams};
 use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls, ToolHints};
-use crate::layer::session::{SessionParams, Sessions};
+use crate::layer::session::{Detached, SessionParams, Sessions, WeakDetached};
 use crate::layer::timeouts::Timeouts;
 use crate::session::SessionKeys;
 use crate::sidecar::gauges::Counted;
 use crate::sidecar::secrets::{Followed, Secrets};
 use crate::sidecar::stack;
 use crate::transport::connector::{
-    Connector, ConnectorParams, Endpoint, PlaintextPolicy, TlsParams,
+    Connector, ConnectorParams, ConnectorStats, Endpoint, PlaintextPolicy, TlsParams, WeakConnector,
 };
 use crate::transport::dialect::Dialect;
 
@@ -162,6 +162,21 @@ impl ServerState {
         stats.map(|stats| stats.in_use + stats.waiting).sum()
     }
 
+    /// What of it is not in `now`, which a reload put in its place, and may have calls yet.
+    pub(super) fn retire(&self, now: Option<&Self>) -> Retired {
+        let keeps_sessions = now.is_some_and(|now| now.config.endpoints == self.config.endpoints);
+        let keeps_connections = now.is_some_and(|now| self.shares_connections_with(&now.config));
+        let connectors = if keeps_connections {
+            [].as_slice()
+        } else {
+            &self.connectors
+        };
+        Retired {
+            detached: (!keeps_sessions).then(|| self.sessions.detached().downgrade()),
+            connectors: connectors.iter().map(Connector::downgrade).collect(),
+        }
+    }
+
     /// Its connections, by what they do.
     pub(super) fn connections(&self) -> [(&'static str, usize); 4] {
         let mut sums = [("idle", 0), ("in_use", 0), ("stream", 0), ("waiting", 0)];
@@ -198,6 +213,33 @@ impl ServerState {
 /// To the microsecond: more is noise.
 fn milliseconds(span: Duration) -> f64 {
     (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What a reload has replaced or removed, as long as calls that began before use it: a drain asks for them too.
+pub(super) struct Retired {
+    detached: Option<WeakDetached>,
+    connectors: Vec<WeakConnector>,
+}
+
+impl Retired {
+    /// Whether anything of it is used.
+    pub(super) fn is_alive(&self) -> bool {
+        self.detached().is_some() || self.connectors.iter().any(|it| it.stats().is_some())
+    }
+
+    pub(super) fn detached(&self) -> Option<Detached> {
+        self.detached.as_ref()?.upgrade()
+    }
+
+    /// Whether something is being sent, or waits for an answer.
+    pub(super) fn is_calling(&self) -> bool {
+        let mut stats = self.connectors.iter().filter_map(WeakConnector::stats);
+        stats.any(is_calling)
+    }
+}
+
+fn is_calling(stats: ConnectorStats) -> bool {
+    stats.in_use + stats.waiting > 0
 }
 
 fn endpoint(connector: &Connector, state: EndpointState) -> Json {

@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -42,6 +42,15 @@ const MAX_ID: usize = 256;
 /// Who owns the calls of one server that outlived their clients.
 #[derive(Clone)]
 pub struct Detached(Arc<Pool>);
+
+/// An owner that nobody may need any more.
+pub(crate) struct WeakDetached(Weak<Pool>);
+
+impl WeakDetached {
+    pub(crate) fn upgrade(&self) -> Option<Detached> {
+        self.0.upgrade().map(Detached)
+    }
+}
 
 struct Pool {
     limit: usize,
@@ -85,6 +94,11 @@ impl Detached {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The same, without keeping it: it lives as long as calls that are here, or may come here.
+    pub(crate) fn downgrade(&self) -> WeakDetached {
+        WeakDetached(Arc::downgrade(&self.0))
     }
 
     /// Cancels all, and takes no more: a client that leaves after this cancels its call.

@@ -49,7 +49,7 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -178,6 +178,21 @@ impl Connector {
     #[must_use]
     pub fn stats(&self) -> ConnectorStats {
         self.shared.stats()
+    }
+
+    /// The same, without keeping its connections.
+    pub(crate) fn downgrade(&self) -> WeakConnector {
+        WeakConnector(Arc::downgrade(&self.shared))
+    }
+}
+
+/// A connector that others may still use.
+pub(crate) struct WeakConnector(Weak<Shared>);
+
+impl WeakConnector {
+    /// How many connections there are, if anybody still uses it.
+    pub(crate) fn stats(&self) -> Option<ConnectorStats> {
+        self.0.upgrade().map(|shared| shared.stats())
     }
 }
 

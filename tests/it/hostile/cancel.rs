@@ -233,6 +233,24 @@ async fn drain_while_detached(form: Form, end: End) {
     row.rig.ended().await;
 }
 
+#[tokio::test]
+async fn c55_a_drain_waits_for_and_cancels_a_detached_call_of_a_server_that_a_reload_moved() {
+    let mut row = Row::begin(Era::Legacy, Form::Json).await;
+    row.caller = Conn::to(row.rig.address).await;
+    row.rig.until("/servers/up/sessions/detached", 1).await;
+    let elsewhere = Upstream::start(|_, conn| async { Some(conn) }).await;
+    let grace = format!("shutdown: {{grace: {GRACE}s}}\n");
+    row.rig
+        .reload(&(yaml(elsewhere.address, NO_HOLD, "") + &grace));
+    row.rig.until("/servers/up/sessions/detached", 0).await;
+    row.rig.handle.drain();
+    skip(GRACE / 2).await;
+    assert!(!row.rig.has_ended());
+    skip(GRACE / 2 + 1).await;
+    row.is_cancelled_upstream().await;
+    row.rig.ended().await;
+}
+
 /// When a call ends that began before the drain.
 #[derive(Clone, Copy, Debug)]
 enum End {
