@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::error::Cause;
 use crate::facts::Pin;
@@ -27,7 +28,7 @@ use crate::session::seal::Sealed;
 use crate::session::store::SessionStore;
 
 /// The most subscriptions of one session that a rebuild renews.
-pub const MAX_SUBSCRIPTIONS: usize = 256;
+pub const MAX_SUBSCRIPTIONS: usize = 64;
 /// The longest URI of such a subscription.
 pub const MAX_URI: usize = 2048;
 /// The most bytes that the URIs of one session's subscriptions have together.
@@ -241,6 +242,8 @@ pub(crate) struct Landed {
     pub(crate) count: u32,
     /// Why the last one failed, if it did.
     pub(crate) failed: Option<Cause>,
+    /// When the last one succeeded.
+    pub(crate) rebuilt: Option<Instant>,
 }
 
 impl SessionState {
@@ -331,6 +334,9 @@ impl SessionState {
         let mut landed = lock(&self.landed);
         landed.count = landed.count.wrapping_add(1);
         landed.failed = failed;
+        if failed.is_none() {
+            landed.rebuilt = Some(Instant::now());
+        }
     }
 
     fn changed(&self) -> MutexGuard<'_, Changed> {

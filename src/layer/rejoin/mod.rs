@@ -5,7 +5,9 @@
 //! 1. Its business are legacy calls with an [`OpenSession`]; everything else passes untouched.
 //! 2. A call that is answered with "I do not know this session" was not executed. The session is rebuilt, once for all that
 //!    wait: `initialize` with the caller's own parameters and the revision in use, `notifications/initialized`, log
-//!    level, subscriptions. Then the call is sent once more, whatever it is. DELETE is not.
+//!    level, subscriptions. Then the call is sent once more, whatever it is. DELETE is not. A session that is lost again
+//!    within [`REBUILD_EVERY`] of that is not rebuilt: the call fails as [`Cause::SessionLost`], and the session is not
+//!    over. A server that forgets at once would make a dozen requests out of each.
 //! 3. That answer is 404, or 400 with a JSON-RPC error of code -32000 or -32600 whose text says so
 //!    (`LOST_TEXTS`): what servers made from the TypeScript SDK's examples answer after a restart. To a GET they say
 //!    it in plain text.
@@ -74,6 +76,9 @@ use crate::session::OpenSession;
 
 #[cfg(doc)]
 use crate::error::Cause;
+
+/// How long a session that was rebuilt is not rebuilt again.
+pub const REBUILD_EVERY: Duration = Duration::from_secs(10);
 
 /// Whether a lost session is rebuilt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,13 +15,14 @@ use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::facts::{Facts, Pin};
 use crate::layer::media::{is_event_stream, is_json};
 use crate::layer::rejoin::again::Shape;
-use crate::layer::rejoin::{Rebuild, Rest};
+use crate::layer::rejoin::{REBUILD_EVERY, Rebuild, Rest};
 use crate::mcp::fault::{INVALID_REQUEST, SERVER_ERROR};
 use crate::mcp::headers::SESSION_ID;
 use crate::mcp::message::{Message, Parsed};
 use crate::mcp::revision::Revision;
 use crate::mcp::splice;
 use crate::session::answer::{Negotiated, first_answer};
+use crate::session::state::MAX_SUBSCRIPTIONS;
 
 /// The most bytes held of an answer to a message of ours, or of an error.
 const MAX_HELD: usize = 4 << 20;
@@ -153,6 +154,12 @@ where
         {
             return Err(Failure::new(cause, Phase::Answered));
         }
+        if landed
+            .rebuilt
+            .is_some_and(|at| at.elapsed() < REBUILD_EVERY)
+        {
+            return Err(lost());
+        }
         let outcome = match timeout(self.params.time, self.build_anew()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::new(Cause::RequestTimeout, Phase::Answered).into()),
@@ -245,7 +252,8 @@ where
             self.ask("logging/setLevel", json!(params), upstream, pin)
                 .await;
         }
-        for uri in &changed.subscriptions {
+        // A store may have kept more than is noted today.
+        for uri in changed.subscriptions.iter().take(MAX_SUBSCRIPTIONS) {
             self.ask("resources/subscribe", json!({"uri": uri}), upstream, pin)
                 .await;
         }

@@ -303,6 +303,23 @@ async fn rule_2_a_caller_who_leaves_during_the_rebuild_does_not_stop_the_others(
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_2_a_session_that_is_lost_again_at_once_is_not_rebuilt_again() {
+    let (server, session) = (Server::new(), session(false));
+    let rejoin = server.rejoin(RejoinParams::default());
+    let ask = || {
+        server.restart();
+        rejoin.clone().oneshot(within(&session, post(CALL)))
+    };
+    assert_eq!(text(ask().await.unwrap()).await, OK);
+    server.log();
+    assert_eq!(cause(ask().await), Cause::SessionLost);
+    assert_eq!(server.log(), ["tools/call up-2"]);
+    sleep(REBUILD_EVERY).await;
+    assert_eq!(text(ask().await.unwrap()).await, OK);
+    assert_eq!(session.state().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_2_delete_is_not_sent_again() {
     let (server, session) = (Server::new(), session(false));
     server.restart();
