@@ -15,6 +15,9 @@ use crate::mcp::message::{Kind, Message, MethodName, Span};
 use crate::mcp::method::{Class, Method};
 use crate::mcp::revision::{Era, Revision};
 
+/// From more bytes than this on, a body is large: what is kept of it is copied.
+pub(crate) const LARGE: usize = 16 * 1024;
+
 /// What a request to an MCP endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -117,7 +120,14 @@ impl Call {
         let message = self.message()?;
         let id = (message.kind == Kind::Request).then_some(message.id)??;
         let (start, end) = (id.start as usize, id.end as usize);
-        (end <= self.0.body.len()).then(|| self.0.body.slice(start..end))
+        let body = &self.0.body;
+        let token = body.get(start..end)?;
+        // Ids are kept for as long as a call lasts, which a large body must not be because of it.
+        Some(if body.len() > LARGE {
+            Bytes::copy_from_slice(token)
+        } else {
+            body.slice_ref(token)
+        })
     }
 
     /// Whether an answer with a JSON-RPC message is due: a request, or a batch with one in it.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+
 /// A shared number of bytes, taken and given back.
 #[derive(Clone, Debug)]
 pub struct ByteBudget(Arc<AtomicUsize>);
@@ -59,6 +61,25 @@ impl Held {
         taken.bytes = 0;
         self.bytes = total;
         true
+    }
+}
+
+/// Bytes, and what was taken for them.
+struct Charged {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Held {
+    /// The same bytes, which give back what is held when the last piece of them is dropped.
+    pub(super) fn charge(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Charged { bytes, _held: self })
     }
 }
 

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use crate::call::Call;
+use crate::call::{Call, LARGE};
 use crate::error::{self, Addressee, BoxError, Cause, Failure};
 use crate::facts::Facts;
 use crate::layer::inspect::budget::Held;
@@ -29,7 +29,7 @@ pin_project! {
     {
         #[pin]
         state: State<S::Future, S::Response, Reading<S, ReqBody>>,
-        // Given back when the first answer comes: then the request's bytes are no longer needed here.
+        // What was taken for a small body, given back when the first answer comes.
         held: Option<Held>,
     }
 }
@@ -157,7 +157,12 @@ where
             let next = match this.state.as_mut().project() {
                 StateProjection::Read { mut reading } => {
                     let outcome = ready!(reading.as_mut().poll_body(cx));
-                    *this.held = reading.as_mut().project().held.take();
+                    let mut held = reading.as_mut().project().held.take();
+                    let outcome = outcome.map(|body| match held.take_if(|_| body.len() > LARGE) {
+                        Some(held) => held.charge(body),
+                        None => body,
+                    });
+                    *this.held = held;
                     match reading.finish(outcome) {
                         Ok(future) => State::Inner { future },
                         Err(response) => State::Answer { response },

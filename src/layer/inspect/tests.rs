@@ -1,6 +1,7 @@
 //! The contract's rules, in their order.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use tower::{ServiceExt, service_fn};
 
 use super::*;
+use crate::call::LARGE;
 use crate::mcp::revision::Revision;
 
 const ENVELOPE: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
@@ -92,6 +94,37 @@ async fn rule_1_the_budget_is_of_all_requests_and_comes_back() {
     assert_eq!(send(params.clone(), &[], ping).await.0, 503);
     drop(held);
     assert_eq!(send(params, &[], ping).await.0, 200);
+}
+
+#[tokio::test]
+async fn rule_1_a_large_body_is_charged_as_long_as_a_piece_of_it_is_kept() {
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","id":"kept","method":"ping","params":{{"x":"{}"}}}}"#,
+        "x".repeat(LARGE)
+    );
+    let params = Params {
+        budget: ByteBudget::new(text.len()),
+        ..Params::default()
+    };
+    let kept = Arc::new(Mutex::new(None));
+    let keep = kept.clone();
+    let inner = service_fn(move |request: Request<Full<Bytes>>| {
+        let call = request.extensions().get::<Call>().unwrap();
+        let pieces = (call.body().slice(..1), call.id_token().unwrap());
+        *keep.lock().unwrap() = Some(pieces);
+        std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+    });
+    let mut service = InspectLayer::new(params.clone()).layer(inner);
+    let request = Request::post("/mcp").body(Full::new(Bytes::from(text)));
+    let answer = service.call(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(answer);
+    assert!(params.budget.take(1).is_none());
+    // The id is kept for long, and does not keep the rest.
+    let (piece, id) = kept.lock().unwrap().take().unwrap();
+    drop(piece);
+    assert_eq!(id, "\"kept\"");
+    assert!(params.budget.take(LARGE).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,6 +99,11 @@ impl Again {
         Some(Call::new(form, Era::Legacy, self.revision, body))
     }
 
+    /// Lets the body go: what was called will not be sent again.
+    pub(super) fn forget_body(&mut self) {
+        self.body = Bytes::new();
+    }
+
     pub(super) fn session(&self) -> &OpenSession {
         &self.session
     }

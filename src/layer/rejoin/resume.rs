@@ -118,11 +118,13 @@ fn answers(data: &[u8], id: &[u8]) -> bool {
 impl<S> Unpin for Resumed<S> {}
 
 impl<S> Resumed<S> {
-    pub(super) fn new(body: Body, rest: Box<Rest<S>>) -> Self {
+    pub(super) fn new(body: Body, mut rest: Box<Rest<S>>) -> Self {
         let seen = Seen {
             id: rest.again.call().as_ref().and_then(Call::id_token),
             ..Seen::default()
         };
+        // From here on it is a GET that is sent, if anything.
+        rest.again.forget_body();
         Self {
             state: Self::reading(body, rest),
             ready: VecDeque::new(),
