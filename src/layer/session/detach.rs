@@ -44,10 +44,19 @@ const MAX_ID: usize = 256;
 pub struct Detached(Arc<Pool>);
 
 /// An owner that nobody may need any more.
-pub(crate) struct WeakDetached(Weak<Pool>);
+#[derive(Clone)]
+pub struct WeakDetached(Weak<Pool>);
+
+impl fmt::Debug for WeakDetached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeakDetached").finish_non_exhaustive()
+    }
+}
 
 impl WeakDetached {
-    pub(crate) fn upgrade(&self) -> Option<Detached> {
+    /// The owner, if anybody needs it still.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Detached> {
         self.0.upgrade().map(Detached)
     }
 }
@@ -97,7 +106,8 @@ impl Detached {
     }
 
     /// The same, without keeping it: it lives as long as calls that are here, or may come here.
-    pub(crate) fn downgrade(&self) -> WeakDetached {
+    #[must_use]
+    pub fn downgrade(&self) -> WeakDetached {
         WeakDetached(Arc::downgrade(&self.0))
     }
 

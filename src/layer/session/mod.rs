@@ -62,7 +62,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::detach::Detached;
-pub(crate) use self::detach::WeakDetached;
+pub use self::detach::WeakDetached;
 pub use self::future::ResponseFuture;
 pub use self::sessions::{SessionParams, SessionStats, Sessions};
 

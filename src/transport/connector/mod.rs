@@ -181,17 +181,26 @@ impl Connector {
     }
 
     /// The same, without keeping its connections.
-    pub(crate) fn downgrade(&self) -> WeakConnector {
+    #[must_use]
+    pub fn downgrade(&self) -> WeakConnector {
         WeakConnector(Arc::downgrade(&self.shared))
     }
 }
 
 /// A connector that others may still use.
-pub(crate) struct WeakConnector(Weak<Shared>);
+#[derive(Clone)]
+pub struct WeakConnector(Weak<Shared>);
+
+impl fmt::Debug for WeakConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeakConnector").finish_non_exhaustive()
+    }
+}
 
 impl WeakConnector {
     /// How many connections there are, if anybody still uses it.
-    pub(crate) fn stats(&self) -> Option<ConnectorStats> {
+    #[must_use]
+    pub fn stats(&self) -> Option<ConnectorStats> {
         self.0.upgrade().map(|shared| shared.stats())
     }
 }
