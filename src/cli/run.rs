@@ -73,6 +73,9 @@ pub(super) struct Arguments {
         conflicts_with = "config"
     )]
     headers: Vec<String>,
+    /// Take http:// beyond loopback, too: anybody on the way sees the calls, and the credential
+    #[arg(long, requires = "url", conflicts_with = "config")]
+    allow_plaintext: bool,
     /// Serve metrics, health and status here, instead of what the configuration says
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
@@ -121,7 +124,7 @@ impl Arguments {
         }
         let source = match (self.url, self.config) {
             (Some(url), _) => {
-                let mut options = UrlOptions::default();
+                let mut options = UrlOptions::default().allow_plaintext(self.allow_plaintext);
                 if let Some(name) = self.bearer_env {
                     options = options.bearer_env(name);
                 }

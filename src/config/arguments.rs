@@ -33,6 +33,8 @@ pub struct UrlOptions {
     pub bearer_file: Option<PathBuf>,
     /// `--header 'K: V'`, any number of them; `${NAME}` in a value is that variable's.
     pub headers: Vec<String>,
+    /// `--allow-plaintext`: `http://` beyond loopback, which shows calls and credentials to anybody on the way.
+    pub allow_plaintext: bool,
 }
 
 impl UrlOptions {
@@ -56,6 +58,13 @@ impl UrlOptions {
         self.headers.push(header.into());
         self
     }
+
+    /// Takes `http://` beyond loopback, too.
+    #[must_use]
+    pub fn allow_plaintext(mut self, allowed: bool) -> Self {
+        self.allow_plaintext = allowed;
+        self
+    }
 }
 
 /// The arguments are where things come from.
@@ -77,7 +86,7 @@ impl Origin for Arguments {
 const WORDS: &[(&str, &str)] = &[
     (
         "use https://, or say allowPlaintext: true",
-        "use https://; only a file can allow it",
+        "use https://, or say --allow-plaintext",
     ),
     (
         "listen on 127.0.0.1, or set inboundAuth, or say allowUnauthenticated: true",
@@ -105,6 +114,7 @@ pub(crate) fn load(
             found.push(Draft::error("URL".to_owned(), code, message, help));
         }
     }
+    server.allow_plaintext = options.allow_plaintext;
     server.auth = bearer(options, environment, &mut found);
     for header in &options.headers {
         match argument_header(header, environment) {

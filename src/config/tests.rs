@@ -218,6 +218,21 @@ fn s0_33_header_name_and_template_are_read() {
 }
 
 #[test]
+fn off_survives_a_tool_that_takes_it_for_a_boolean() {
+    let first_of = |lines: &str| first(&server(lines));
+    let off = first_of("timeouts: {streamIdle: false, total: 1h}\npool: {maxAge: false}");
+    assert_eq!((off.timeouts.stream_idle, off.pool.max_age), (None, None));
+    assert_eq!(
+        bad(&server("timeouts: {streamIdle: \"false\"}")),
+        [(Code::Duration, 4)]
+    );
+    assert_eq!(
+        bad(&server("timeouts: {streamIdle: true}")),
+        [(Code::Duration, 4)]
+    );
+}
+
+#[test]
 fn every_section_is_read() {
     let text = server(
         "basePath: /api/github/\n\
@@ -762,6 +777,15 @@ mod url {
             "https://mcp.example.com/mcp"
         );
         assert_eq!(config.servers[0].auth, Auth::default());
+    }
+
+    #[test]
+    fn s0_24_plaintext_is_for_loopback_unless_the_flag_allows_it() {
+        let url = "http://mcp.example.com/mcp";
+        let refused = run(url, &UrlOptions::default()).unwrap_err().to_string();
+        assert!(refused.contains("say --allow-plaintext"), "{refused}");
+        let allowed = UrlOptions::default().allow_plaintext(true);
+        assert!(run(url, &allowed).unwrap().config.servers[0].allow_plaintext);
     }
 
     #[test]

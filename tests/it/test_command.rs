@@ -273,7 +273,8 @@ In a file:  servers: [{name: remote, endpoints: [{url: \"http://127.0.0.1:PORT/m
 #[test]
 fn a_legacy_server_is_described_and_its_session_ended() {
     let server = Server::start(legacy);
-    let (code, text) = test(&[&server.url(), "--bearer-env", "OUTRIGGER_TEST_TOKEN"]);
+    let token = ["--bearer-env", "OUTRIGGER_TEST_TOKEN"];
+    let (code, text) = test(&[&server.url(), token[0], token[1], "--allow-plaintext"]);
     assert_eq!(
         text,
         "\
@@ -285,9 +286,9 @@ http://127.0.0.1:PORT/mcp
   ok    latency    # ms (ping, best of 3)
 
 The server works. A sidecar in front of it:
-  outrigger run http://127.0.0.1:PORT/mcp --bearer-env OUTRIGGER_TEST_TOKEN
+  outrigger run http://127.0.0.1:PORT/mcp --bearer-env OUTRIGGER_TEST_TOKEN --allow-plaintext
 In a file:  servers: [{name: remote, endpoints: [{url: \"http://127.0.0.1:PORT/mcp\"}], \
-auth: {type: bearer, token: {valueFrom: {env: OUTRIGGER_TEST_TOKEN}}}}]
+auth: {type: bearer, token: {valueFrom: {env: OUTRIGGER_TEST_TOKEN}}}, allowPlaintext: true}]
 "
     );
     assert_eq!(code, 0);

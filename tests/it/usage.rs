@@ -305,7 +305,7 @@ async fn a_refused_caller_is_told_which_header_to_use() {
 fn advice_is_in_the_words_of_where_it_was_typed() {
     let (_, said) = outrigger(&["run", "http://mcp.example.com/mcp"]);
     assert!(
-        said.contains("help: use https://; only a file can allow it"),
+        said.contains("help: use https://, or say --allow-plaintext"),
         "{said}"
     );
     let key = ["run", URL, "--bearer-file", "/x", "--listen", "0.0.0.0:0"];

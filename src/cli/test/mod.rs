@@ -64,6 +64,9 @@ pub(super) struct Arguments {
     /// A header for each request; ${NAME} is that environment variable. May be given several times
     #[arg(long = "header", value_name = "K: V")]
     headers: Vec<String>,
+    /// Take http:// beyond loopback, too: anybody on the way sees what is sent, and the credential
+    #[arg(long)]
+    allow_plaintext: bool,
     /// How long each step may take
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
     timeout: Duration,
@@ -102,8 +105,8 @@ struct Subject {
     headers: HeaderMap,
     /// What follows the URL in a command that sends the same; values of headers left out.
     options: String,
-    /// The `auth` of a configuration that has the same credential, if there is one.
-    auth: Option<String>,
+    /// Further keys of a configuration that does the same, each after a comma.
+    keys: String,
     timeout: Duration,
 }
 
@@ -118,27 +121,29 @@ impl Subject {
     }
 
     fn of(arguments: Arguments) -> Result<Self, Failed> {
-        let mut options = UrlOptions::default();
-        let (mut typed, mut auth) = (String::new(), None);
+        let mut options = UrlOptions::default().allow_plaintext(arguments.allow_plaintext);
+        let (mut typed, mut keys) = (String::new(), String::new());
         if let Some(name) = arguments.bearer_env {
             typed = format!(" --bearer-env {name}");
-            auth = Some(format!(
-                "{{type: bearer, token: {{valueFrom: {{env: {name}}}}}}}"
-            ));
+            keys = format!(", auth: {{type: bearer, token: {{valueFrom: {{env: {name}}}}}}}");
             options = options.bearer_env(name);
         }
         if let Some(path) = arguments.bearer_file {
             let file = path.display();
             typed = format!(" --bearer-file {file}");
-            auth = Some(format!(
-                "{{type: bearer, token: {{valueFrom: {{file: {file}}}}}}}"
-            ));
+            keys = format!(", auth: {{type: bearer, token: {{valueFrom: {{file: {file}}}}}}}");
             options = options.bearer_file(path);
         }
         for header in arguments.headers {
             let name = header.split(':').next().unwrap_or_default();
             typed = format!("{typed} --header '{}: …'", name.trim());
             options = options.header(header);
+        }
+        let mut plaintext = PlaintextPolicy::LoopbackOnly;
+        if arguments.allow_plaintext {
+            typed.push_str(" --allow-plaintext");
+            keys.push_str(", allowPlaintext: true");
+            plaintext = PlaintextPolicy::Allow;
         }
         // As `run` reads it, so that what is refused there is refused here.
         let source = Source::Url {
@@ -150,7 +155,7 @@ impl Subject {
             .map_err(|report| Failed::Usage(report.to_string()))?;
         let server = loaded.config.server("default");
         let server = server.ok_or_else(|| Failed::Usage("there is no URL".to_owned()))?;
-        let endpoint = Endpoint::new(&arguments.url, PlaintextPolicy::LoopbackOnly)
+        let endpoint = Endpoint::new(&arguments.url, plaintext)
             .map_err(|error| Failed::Usage(error.to_string()))?;
         let mut tls = TlsParams::default().with_insecure_skip_verify(arguments.insecure);
         tls.ca_file = arguments.ca_file;
@@ -165,7 +170,7 @@ impl Subject {
             params,
             headers: headers(server)?,
             options: typed,
-            auth,
+            keys,
             timeout: arguments.timeout,
         })
     }

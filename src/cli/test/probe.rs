@@ -60,8 +60,10 @@ pub(super) async fn run(subject: &Subject) -> Ended {
 /// Name, TCP and TLS. Says how the test ends, if it does.
 async fn connect(client: &Client) -> Result<Option<Verdict>, BoxError> {
     let connector = client.connector();
+    let is_local;
     match connector.addresses().await {
         Ok(addresses) => {
+            is_local = addresses.iter().all(|it| it.ip().is_loopback());
             let mut list: Vec<_> = addresses.iter().map(|it| it.ip().to_string()).collect();
             list.dedup();
             list.truncate(ADDRESSES);
@@ -70,10 +72,15 @@ async fn connect(client: &Client) -> Result<Option<Verdict>, BoxError> {
         Err(failure) => return broken_off("dns", &failure).map(Some),
     }
     match connector.tls_session().await {
-        Ok(None) => step(
+        Ok(None) if is_local => step(
             "skip",
             "tls",
             &"plain http, which does not leave this machine",
+        )?,
+        Ok(None) => step(
+            "info",
+            "tls",
+            &"plain http: anybody on the way sees the calls, and the credential",
         )?,
         Ok(Some(session)) => {
             let day = session
@@ -358,15 +365,13 @@ async fn latency(
 
 /// The end of a test that all went well in: how to put a sidecar in front of the server.
 fn works(subject: &Subject) -> Ended {
-    let (url, options) = (subject.shown_url(), &subject.options);
-    let auth = subject.auth.as_ref();
-    let auth = auth.map_or_else(String::new, |auth| format!(", auth: {auth}"));
+    let (url, options, keys) = (subject.shown_url(), &subject.options, &subject.keys);
     end(
         Verdict::Fine,
         &format!(
             "The server works. A sidecar in front of it:\n  \
              outrigger run {url}{options}\n\
-             In a file:  servers: [{{name: remote, endpoints: [{{url: \"{url}\"}}]{auth}}}]"
+             In a file:  servers: [{{name: remote, endpoints: [{{url: \"{url}\"}}]{keys}}}]"
         ),
     )
 }

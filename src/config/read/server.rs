@@ -101,9 +101,12 @@ fn timeouts(reader: &Reader, field: Field<'_>) -> Option<Timeouts> {
     Some(timeouts)
 }
 
-/// A duration, or the word `off`, which YAML of old took for a boolean.
+/// A duration, or the word `off`. YAML of old takes that for a boolean, so what such a tool has written anew says `false`.
 fn off_or<'a>(section: &Section<'a>, key: &'a str, place: &mut Option<Duration>) {
-    let off = |field: &Field<'_>| matches!(&field.node.value, Value::Scalar { text, .. } if text == "off");
+    let off = |field: &Field<'_>| match &field.node.value {
+        Value::Scalar { text, quoted } => text == "off" || (text == "false" && !quoted),
+        _ => false,
+    };
     if section.field(key).as_ref().is_some_and(off) {
         *place = None;
     } else {
