@@ -23,6 +23,7 @@ pub mod router;
 mod secrets;
 mod server;
 mod stack;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -31,6 +31,7 @@ use crate::session::SessionKeys;
 use crate::sidecar::gauges::Counted;
 use crate::sidecar::secrets::{Followed, Secrets};
 use crate::sidecar::stack;
+use crate::sidecar::trust::Trusted;
 use crate::transport::connector::{
     Connector, ConnectorParams, ConnectorStats, Endpoint, PlaintextPolicy, TlsParams, WeakConnector,
 };
@@ -53,6 +54,8 @@ pub(super) struct ServerState {
     pub(super) counted: Counted,
     catalog: Catalog,
     connectors: Vec<Connector>,
+    /// Follows the CA file, for all generations that share the connections.
+    trusted: Option<Arc<Trusted>>,
     /// Follows the files of its secrets.
     _followed: Vec<Followed>,
 }
@@ -90,8 +93,10 @@ impl ServerState {
         let mut secrets = Secrets::new(common.environment.as_ref());
         let headers = FilterHeadersLayer::new(header_params(config, &mut secrets)?);
         let credential = InjectCredentialLayer::new(secrets.credential(&config.auth)?);
-        let connectors = match before {
-            Some(before) if before.shares_connections_with(config) => before.connectors.clone(),
+        let (connectors, trusted) = match before {
+            Some(before) if before.shares_connections_with(config) => {
+                (before.connectors.clone(), before.trusted.clone())
+            }
             _ => connectors(config)?,
         };
         let families = before.map_or_else(
@@ -129,6 +134,7 @@ impl ServerState {
             upstream: Balance::new(attempts, choice(config.load_balancing.policy)),
             families,
             connectors,
+            trusted,
             _followed: secrets.into_followed(),
         })
     }
@@ -339,7 +345,18 @@ fn retry_params(config: &Server, catalog: &Catalog) -> retry::Params {
     }
 }
 
-fn connectors(config: &Server) -> Result<Vec<Connector>, BoxError> {
+type Connections = (Vec<Connector>, Option<Arc<Trusted>>);
+
+/// The ways to the endpoints, which follow the CA file if there is one.
+fn connectors(config: &Server) -> Result<Connections, BoxError> {
+    let Some(file) = &config.tls.ca_file else {
+        return Ok((dialers(config)?, None));
+    };
+    let (trusted, connectors) = Trusted::follow(file, &config.name, || dialers(config))?;
+    Ok((connectors, Some(Arc::new(trusted))))
+}
+
+fn dialers(config: &Server) -> Result<Vec<Connector>, BoxError> {
     let policy = if config.allow_plaintext {
         PlaintextPolicy::Allow
     } else {

@@ -3,7 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::mcp::{legacy, modern, modern_body};
 use crate::support::running::on_free_ports;
@@ -412,4 +415,71 @@ async fn no_call_notices_twenty_reloads_under_load() {
     );
     // Eight callers never need more than eight connections, however often the stack was made anew.
     assert!(kept.connections() <= 8 && changed.connections() <= 8);
+}
+
+/// A self-signed TLS front before `upstream`: its port, and its certificate as a file's content.
+async fn tls_before(upstream: &Upstream) -> (u16, String) {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certified.cert.der().clone()],
+            PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, behind) = (listener.local_addr().unwrap().port(), upstream.address);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust it leaves in the handshake.
+                if let Ok(mut tls) = acceptor.accept(tcp).await {
+                    let mut plain = TcpStream::connect(behind).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
+                }
+            });
+        }
+    });
+    (port, certified.cert.pem())
+}
+
+#[tokio::test]
+async fn s0_25_a_changed_ca_file_is_used_without_a_restart_and_a_broken_one_is_not() {
+    let upstream = server(&Arc::default()).await;
+    let (port, authority) = tls_before(&upstream).await;
+    let (_, other) = tls_before(&upstream).await;
+    let folder = Folder::new("ca");
+    folder.swap_data("..v1", "ca.crt", &other);
+    let sidecar = sidecar(&format!(
+        "servers: [{{name: one, endpoints: [{{url: 'https://localhost:{port}/mcp'}}], tls: {{caFile: '{}'}}}}]",
+        folder.path("ca.crt").display()
+    ))
+    .await;
+    let refused = sidecar.fetch(&list("one")).await;
+    assert!(
+        refused.text().contains("tls_certificate"),
+        "{}",
+        refused.text()
+    );
+    folder.swap_data("..v2", "ca.crt", &format!("{other}{authority}"));
+    eventually_async("the new authority", || async {
+        sidecar.fetch(&list("one")).await.status == 200
+    })
+    .await;
+    // What is no certificate is told of, and the authorities of before go on.
+    folder.swap_data("..v3", "ca.crt", "nothing");
+    folder.swap_data("..v4", "ca.crt", &other);
+    eventually_async("the end of trust", || async {
+        sidecar
+            .fetch(&list("one"))
+            .await
+            .text()
+            .contains("tls_certificate")
+    })
+    .await;
 }

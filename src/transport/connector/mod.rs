@@ -14,6 +14,8 @@
 //!    origin. The first redirect of an upstream that had answered by itself so far fails as unsent, as there is no
 //!    copy of that request: who repeats it is led on.
 //! 6. The service is always ready, and a clone shares its connections.
+//! 7. Who is trusted can change ([`Connector::trust`]): connections that were made before serve what they have begun, and
+//!    nothing else.
 //!
 //! It deliberately knows nothing of MCP but which requests are streams, never repeats what was sent, and offers no
 //! HTTP/2: streams of MCP would block each other on one connection.
@@ -49,6 +51,7 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -143,6 +146,8 @@ struct Shared {
     params: ConnectorParams,
     tls: Option<Tls>,
     state: Mutex<State>,
+    /// How often what is trusted has changed.
+    trust: AtomicU64,
     redirects: exchange::Redirects,
 }
 
@@ -163,9 +168,29 @@ impl Connector {
                 params,
                 tls,
                 state: Mutex::default(),
+                trust: AtomicU64::new(0),
                 redirects: exchange::Redirects::default(),
             }),
         })
+    }
+
+    /// Trusts the authorities in `pem` from now on, instead of those of before: the content of a CA file that has changed.
+    ///
+    /// Without TLS, or where any certificate is taken, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// If one of its certificates cannot be used, or if there is none; those of before stay trusted then.
+    pub fn trust(&self, pem: &[u8]) -> Result<(), TlsError> {
+        let shared = &self.shared;
+        let Some(tls) = &shared.tls else {
+            return Ok(());
+        };
+        if tls.trust(pem, shared.params.tls.ca_file.as_deref())? {
+            shared.trust.fetch_add(1, Ordering::AcqRel);
+            shared.forget_idle();
+        }
+        Ok(())
     }
 
     /// Where it leads.

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -77,14 +78,17 @@ pub(super) struct Connection {
     born: Instant,
     /// How long it may be idle.
     idle_time: Duration,
+    /// Which trust its certificate was judged by.
+    trust: u64,
 }
 
 impl Connection {
-    fn new(sender: SendRequest<Full<Bytes>>, params: &ConnectorParams) -> Self {
+    fn new(sender: SendRequest<Full<Bytes>>, shared: &Shared, trust: u64) -> Self {
         Self {
             sender,
             born: Instant::now(),
-            idle_time: params.max_idle_time,
+            idle_time: shared.params.max_idle_time,
+            trust,
         }
     }
 }
@@ -191,6 +195,15 @@ impl Shared {
             lane,
             counts: true,
         })
+    }
+
+    fn trust(&self) -> u64 {
+        self.trust.load(Ordering::Acquire)
+    }
+
+    /// Closes what waits for a call.
+    pub(super) fn forget_idle(&self) {
+        self.lock().idle.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -314,8 +327,10 @@ impl Lease {
         if !is_usable {
             // Closed before another is opened, so that the cap holds.
             self.connection = None;
+            // Asked before, as it may change while the connection is made.
+            let trust = self.shared.trust();
             let sender = Box::pin(dial(&self.shared)).await?;
-            self.connection = Some(Connection::new(sender, &self.shared.params));
+            self.connection = Some(Connection::new(sender, &self.shared, trust));
         }
         match &mut self.connection {
             Some(connection) => Ok(&mut connection.sender),
@@ -352,6 +367,7 @@ impl Lease {
             return;
         }
         let mut connection = self.connection.take();
+        connection.take_if(|it| it.trust != self.shared.trust());
         loop {
             let mut state = self.shared.lock();
             let waiter = match self.lane {

@@ -831,6 +831,43 @@ mod tls {
     }
 
     #[tokio::test]
+    async fn rule_7_a_changed_ca_file_counts_for_new_connections() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let (address, _) = new.serve("localhost", false).await;
+        let connector = to(address, TlsParams::default().with_ca_file(old.file()));
+        assert_eq!(cause(&connector).await.0, Cause::TlsCertificate);
+        let both = format!("{}{}", old.0.pem(), new.0.pem());
+        connector.trust(both.as_bytes()).unwrap();
+        assert_eq!(read(ask(&connector, post("{}")).await).await, "{}");
+        assert_eq!(connector.stats().idle, 1);
+
+        // Whoever is trusted no more serves what has begun, and then nothing: neither an idle connection nor a busy one.
+        let begun = ask(&connector, post("{}")).await;
+        connector.trust(old.0.pem().as_bytes()).unwrap();
+        assert_eq!(read(begun).await, "{}");
+        assert_eq!(connector.stats().open, 0);
+        assert_eq!(cause(&connector).await.0, Cause::TlsCertificate);
+        connector.trust(both.as_bytes()).unwrap();
+        read(ask(&connector, post("{}")).await).await;
+        connector.trust(old.0.pem().as_bytes()).unwrap();
+        assert_eq!(connector.stats().open, 0);
+    }
+
+    #[tokio::test]
+    async fn rule_7_a_file_that_is_none_changes_nothing() {
+        let authority = Authority::new();
+        let (address, _) = authority.serve("localhost", false).await;
+        let connector = to(address, TlsParams::default().with_ca_file(authority.file()));
+        read(ask(&connector, post("{}")).await).await;
+        let broken = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        for none in ["", "no PEM", broken] {
+            assert!(connector.trust(none.as_bytes()).is_err(), "{none}");
+        }
+        assert_eq!(connector.stats().idle, 1);
+        assert_eq!(read(ask(&connector, post("{}")).await).await, "{}");
+    }
+
+    #[tokio::test]
     async fn s1_23_an_expired_certificate_and_anothers_are_certificate_problems() {
         let authority = Authority::new();
         let tls = TlsParams::default().with_ca_file(authority.file());

@@ -1,16 +1,17 @@
 //! TLS to an upstream: which authorities are trusted, and the handshake.
 //!
 //! Order of trust: the configured CA file alone; else the system's certificates; else, where there are none (an image
-//! without files), Mozilla's as they were when this program was built.
+//! without files), Mozilla's as they were when this program was built. Whoever follows the CA file hands over what it
+//! says now; a handshake that has begun keeps to what was trusted before.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
@@ -90,48 +91,82 @@ impl std::error::Error for TlsError {
 }
 
 /// What it takes to open TLS to one upstream.
-#[derive(Clone)]
 pub(super) struct Tls {
-    connector: TlsConnector,
+    /// Behind a lock that only a handshake and a change of the CA file take.
+    connector: RwLock<TlsConnector>,
     name: ServerName<'static>,
+    /// Takes any certificate, so that it does not matter who is trusted.
+    is_insecure: bool,
 }
 
 impl Tls {
     pub(super) fn new(endpoint: &Endpoint, params: &TlsParams) -> Result<Self, TlsError> {
         let name = ServerName::try_from(endpoint.host().to_owned())
             .map_err(|error| TlsError::new(None, error))?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::new(None, error))?;
-        let mut config = if params.insecure_skip_verify {
+        let trust = if params.insecure_skip_verify {
             tracing::warn!(
                 upstream = %endpoint.origin(),
                 "INSECURE: the certificate of this upstream is not verified; anybody on the way can read and change its traffic"
             );
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-                .with_no_client_auth()
+            Trust::Anybody
         } else {
-            builder
-                .with_root_certificates(roots(params.ca_file.as_deref())?)
-                .with_no_client_auth()
+            Trust::Roots(roots(params.ca_file.as_deref())?)
         };
-        // Streams of MCP would share one HTTP/2 connection and block each other.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
+            connector: RwLock::new(connector(trust)?),
             name,
+            is_insecure: params.insecure_skip_verify,
         })
     }
 
+    /// Trusts the authorities in `pem` from the next handshake on. Says whether that can make a difference.
+    pub(super) fn trust(&self, pem: &[u8], file: Option<&Path>) -> Result<bool, TlsError> {
+        if self.is_insecure {
+            return Ok(false);
+        }
+        let roots = from_pem(CertificateDer::pem_slice_iter(pem), file)?;
+        let next = connector(Trust::Roots(Arc::new(roots)))?;
+        *self
+            .connector
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(true)
+    }
+
     pub(super) async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
-        self.connector
+        let connector = self
+            .connector
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        connector
             .connect(self.name.clone(), tcp)
             .await
             .map_err(failure)
     }
+}
+
+/// Whose certificates count.
+enum Trust {
+    Roots(Arc<RootCertStore>),
+    Anybody,
+}
+
+fn connector(trust: Trust) -> Result<TlsConnector, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::new(None, error))?;
+    let mut config = match trust {
+        Trust::Roots(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
+        Trust::Anybody => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth(),
+    };
+    // Streams of MCP would share one HTTP/2 connection and block each other.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn failure(error: io::Error) -> Failure {
@@ -156,17 +191,25 @@ fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 fn from_file(file: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
     let certificates =
         CertificateDer::pem_file_iter(file).map_err(|error| TlsError::new(Some(file), error))?;
+    from_pem(certificates, Some(file))
+}
+
+/// The authorities of `file`; each has to be one, and there has to be one.
+fn from_pem(
+    certificates: impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>>,
+    file: Option<&Path>,
+) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        let certificate = certificate.map_err(|error| TlsError::new(Some(file), error))?;
+        let certificate = certificate.map_err(|error| TlsError::new(file, error))?;
         roots
             .add(certificate)
-            .map_err(|error| TlsError::new(Some(file), error))?;
+            .map_err(|error| TlsError::new(file, error))?;
     }
     if roots.is_empty() {
-        return Err(TlsError::new(Some(file), "no certificate in it"));
+        return Err(TlsError::new(file, "no certificate in it"));
     }
     Ok(roots)
 }
