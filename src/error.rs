@@ -160,7 +160,7 @@ causes! {
     /// The connection ended before the answer did.
     ConnectionLost "connection_lost" Upstream 502 INTERNAL_ERROR "connection_terminated"
         "The connection to {} was lost" "look at the server's log; the call may or may not have been executed";
-    /// The upstream's answer is not HTTP, or breaks a limit of ours.
+    /// The upstream's answer is not HTTP, is not whole, or breaks a limit of ours.
     BadResponse "bad_response" Upstream 502 INTERNAL_ERROR "http_protocol_error"
         "{} sent an answer that cannot be read" "check that the url is that of an MCP server";
     /// No answer within `timeouts.request`.
@@ -226,6 +226,9 @@ causes! {
     /// The process holds as many bytes of requests as it may.
     Overloaded "overloaded" Us 503 INTERNAL_ERROR "proxy_internal_response"
         "The sidecar holds too many messages" "wait a moment, or give the sidecar more memory";
+    /// The sidecar ends, and the call would not have ended before.
+    ShuttingDown "shutting_down" Us 503 INTERNAL_ERROR "proxy_internal_response"
+        "The sidecar is shutting down" "connect again; what was sent may have been executed";
     /// The body did not come, or came too slowly.
     BodyTimeout "body_timeout" Caller 408 INVALID_REQUEST "http_request_error"
         "The message did not arrive in time" "send it again";

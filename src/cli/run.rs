@@ -33,7 +33,7 @@ Examples:
     MCP_REMOTE_SERVER=https://mcp.example.com/mcp outrigger run
   docs/environment.md names the variables.
 
-SIGTERM or Ctrl-C drains: open calls have shutdown.grace (5 s), then are cut.
+SIGTERM or Ctrl-C drains: open calls have shutdown.grace (5 s), then get an error.
 A second one exits at once. SIGHUP reads the configuration again.
 
 Exit codes: 0 drained, 1 could not run (configuration, ports), 2 used wrongly.";
@@ -171,6 +171,8 @@ fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Failed> {
+    // Before anything else: as the first process of a container, one that does not listen cannot be ended.
+    let signals = Signals::listen();
     let (loaded, watch) = load(source, overrides)?;
     let log = &loaded.config.observability.log;
     let levels = logging::start(log.level, log.format);
@@ -201,7 +203,7 @@ async fn serve(source: &Source, overrides: &Overrides) -> Result<ExitCode, Faile
         ));
     }
     let commands = bound.take_commands();
-    follow(bound, commands, watch, (levels, log.level)).await;
+    follow(bound, signals, commands, watch, (levels, log.level)).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -268,6 +270,7 @@ fn warn_of(report: &Report) {
 /// A level that the control port set stays until the configuration names another one than before.
 async fn follow(
     bound: Bound,
+    mut signals: Signals,
     mut commands: Option<mpsc::Receiver<Command>>,
     watch: Option<ConfigWatch>,
     (levels, mut configured): (Levels, LogLevel),
@@ -292,7 +295,6 @@ async fn follow(
         })
     });
     let obey = async {
-        let mut signals = Signals::listen();
         let mut drains = 0;
         loop {
             match signals.next(&mut commands).await {

@@ -14,7 +14,9 @@ mod answered;
 pub mod authenticate;
 #[cfg(feature = "balance")]
 pub mod balance;
+mod boundary;
 pub mod box_body;
+pub mod complete;
 pub mod credential;
 pub mod deadline;
 mod glob;
@@ -33,6 +35,7 @@ pub mod policy;
 pub mod rate;
 pub mod rejoin;
 pub mod rescue;
+mod response;
 pub mod retry;
 mod retry_after;
 pub mod session;

@@ -68,6 +68,14 @@ pub(crate) fn fed() -> (Feeder, Fed) {
     )
 }
 
+impl From<Bytes> for Fed {
+    fn from(bytes: Bytes) -> Self {
+        let (feeder, body) = fed();
+        let _ = feeder.frames.send(Ok(bytes));
+        body
+    }
+}
+
 impl Feeder {
     pub(crate) fn send(&self, text: &str) {
         let _ = self

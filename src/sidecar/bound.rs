@@ -1,5 +1,6 @@
 //! A sidecar whose sockets are bound: it serves until a drain is over.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -7,18 +8,22 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
+use tower_service::Service as _;
 
 use crate::admin::{Admin, Command, Control};
 use crate::sidecar::router::Router;
-use crate::sidecar::server::Retired;
+use crate::sidecar::server::{Retired, ServerState};
 use crate::sidecar::{Handle, Shared};
 use crate::transport::listener::{Drain, Limits, serve};
 
-/// How long upstreams may take to hear what was cancelled at the end of a drain.
+/// How long upstreams may take to hear what was cancelled at the end of a drain, and which sessions are over.
 const TELLING: Duration = Duration::from_secs(1);
 /// How often it is looked whether they have.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How many sessions are ended at once.
+const ENDING_AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct BoundListener {
@@ -105,15 +110,13 @@ impl Bound {
         self.admin.started();
         let drain = self.shared.drain.clone();
         let shared = self.shared;
-        let mut serving = tokio::task::JoinSet::new();
+        let mut serving = JoinSet::new();
         for listener in self.listeners {
             serving.spawn(serve(
                 listener.socket,
                 listener.router,
                 Limits::default(),
                 drain.clone(),
-                // The calls that are about to be cut are counted first.
-                self.grace.saturating_add(LOOK_AGAIN),
             ));
         }
         // The admin port answers until the last call has ended: probes must see the drain.
@@ -123,14 +126,12 @@ impl Bound {
             Arc::new(self.admin),
             Limits::default(),
             open.clone(),
-            Duration::ZERO,
         );
         let control = serve(
             self.control_socket,
             Arc::new(self.control),
             Limits::default(),
             open,
-            Duration::ZERO,
         );
         let calls = async {
             drain.begun().await;
@@ -141,10 +142,13 @@ impl Bound {
                 () = served.as_mut() => {}
                 () = grace.as_mut() => {
                     warn_of_cut(&shared, self.grace);
+                    // First, so that a call which is cut is cancelled and does not go on without its caller.
+                    close_detached(&shared);
+                    drain.finish();
                     served.await;
                 }
             }
-            end_detached(&shared, grace.as_mut()).await;
+            end_upstream(&shared, grace.as_mut()).await;
         };
         tokio::select! {
             () = calls => {}
@@ -162,9 +166,22 @@ fn warn_of_cut(shared: &Shared, grace: Duration) {
     }
 }
 
-/// Lets the calls that outlived their callers end, as the grace lets others; then cancels what is left, and waits until
-/// its upstreams were told.
-async fn end_detached(shared: &Shared, grace: Pin<&mut Sleep>) {
+/// Cancels the calls that outlived their callers, and lets no more do so.
+fn close_detached(shared: &Shared) {
+    let generation = shared.lock();
+    let retired = generation.retired.iter().filter_map(Retired::detached);
+    let owners = generation.servers.values();
+    for owner in owners
+        .map(|server| server.sessions.detached().clone())
+        .chain(retired)
+    {
+        owner.close();
+    }
+}
+
+/// Lets the calls that outlived their callers end, as the grace lets others; then cancels what is left, waits until its
+/// upstreams were told, and ends the sessions that nobody can use any more.
+async fn end_upstream(shared: &Shared, grace: Pin<&mut Sleep>) {
     let (servers, retired) = {
         let mut generation = shared.lock();
         let servers: Vec<_> = generation.servers.values().cloned().collect();
@@ -196,6 +213,29 @@ async fn end_detached(shared: &Shared, grace: Pin<&mut Sleep>) {
         {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        if shared.common.keys_end_with_process {
+            end_sessions(&servers).await;
+        }
     };
     let _ = tokio::time::timeout(TELLING, told).await;
+}
+
+/// Tells upstreams that their sessions are over, some at a time.
+async fn end_sessions(servers: &[Arc<ServerState>]) {
+    let mut sending = JoinSet::new();
+    for server in servers {
+        for request in server.sessions.end_all() {
+            if sending.len() >= ENDING_AT_ONCE {
+                sending.join_next().await;
+            }
+            // What becomes of it is the upstream's business: it forgets a session by itself, later.
+            let mut upstream = server.upstream.clone();
+            sending.spawn(async move {
+                if poll_fn(|cx| upstream.poll_ready(cx)).await.is_ok() {
+                    let _ = upstream.call(request).await;
+                }
+            });
+        }
+    }
+    while sending.join_next().await.is_some() {}
 }

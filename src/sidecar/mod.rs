@@ -10,8 +10,11 @@
 //! 3. Listeners are bound once. A reload that moves, adds or drops one is refused until a restart, and says so. Other
 //!    keys that only a restart takes (`restart.rs`) keep their value; the log and the status name them.
 //! 4. Drain: readiness off, no new connections, idle ones closed, calls may end within `shutdown.grace`, those that
-//!    outlived their callers too, and streams are ended at an event's boundary. What is left then is cut, and its
-//!    upstream is told as for any cancel.
+//!    outlived their callers too, and streams are ended at an event's boundary. What is left then is answered with an
+//!    error, in its stream if it has begun one, and its upstream is told as for any cancel. At last the legacy sessions
+//!    of this process are ended at their upstreams (DELETE), but only if nobody can use them any more: if `sessions.key`
+//!    is configured, a restarted sidecar, or another replica, serves them. All that comes after the grace takes little
+//!    more than 1 s.
 //!
 //! The stack itself is `stack.rs`.
 
@@ -119,6 +122,7 @@ impl Sidecar {
         environment: Box<dyn Environment>,
     ) -> Result<Self, BoxError> {
         let registry = Registry::new();
+        let drain = Drain::default();
         let shared = Shared {
             common: Common {
                 families: Families::register(&registry)?,
@@ -127,12 +131,14 @@ impl Sidecar {
                     environment.as_ref(),
                 )?,
                 session_lifetime: loaded.config.sessions.expiry,
+                keys_end_with_process: loaded.config.sessions.key.is_none(),
+                over: drain.subscribe_end(),
                 environment,
             },
             gauges: Gauges::register(&registry)?,
             registry,
             budget: ByteBudget::new(REQUEST_BYTES),
-            drain: Drain::default(),
+            drain,
             bodies: BodyLog::default(),
             started: loaded.config.clone(),
             generation: Mutex::new(Generation {

@@ -15,7 +15,7 @@ use crate::config::Environment;
 use crate::config::model::{self, Pool, Server, StaticHeader, Tls, Value};
 use crate::error::BoxError;
 use crate::layer::balance::{Balance, EndpointState, Policy};
-use crate::layer::box_body::BoxBody;
+use crate::layer::complete::Complete;
 use crate::layer::credential::{InjectCredential, InjectCredentialLayer};
 use crate::layer::deadline::{Deadline, DeadlineLayer};
 use crate::layer::headers::{FilterHeaders, FilterHeadersLayer, Params as HeaderParams};
@@ -66,6 +66,10 @@ pub(super) struct Common {
     pub(super) environment: Box<dyn Environment>,
     pub(super) session_keys: SessionKeys,
     pub(super) session_lifetime: Duration,
+    /// Whether nobody can open this process's session ids after it.
+    pub(super) keys_end_with_process: bool,
+    /// True once the process ends.
+    pub(super) over: hold::Signal,
 }
 
 impl Common {
@@ -78,7 +82,7 @@ impl Common {
 }
 
 /// The stack of one attempt, at one endpoint.
-pub(super) type Attempt = BoxBody<
+pub(super) type Attempt = Complete<
     TimeAttempts<Deadline<FilterHeaders<InjectCredential<Dialect<Connector>, StaticCredential>>>>,
 >;
 
@@ -117,7 +121,7 @@ impl ServerState {
         });
         Ok(Self {
             config: config.clone(),
-            hold: HoldLayer::new(hold_params(config)),
+            hold: HoldLayer::new(hold_params(config)).until(common.over.clone()),
             sessions: match before {
                 // What changes in a session names endpoints by their place.
                 Some(before) if before.config.endpoints == config.endpoints => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use crate::auth::StaticCredential;
-use crate::layer::BoxBodyLayer;
+use crate::layer::complete::CompleteLayer;
 use crate::layer::credential::InjectCredentialLayer;
 use crate::layer::deadline::DeadlineLayer;
 use crate::layer::headers::FilterHeadersLayer;
@@ -43,8 +43,9 @@ pub(super) fn attempt(
     let stack = deadline.layer(stack);
     // Around one attempt, so that those that ran into their deadline are in it too.
     let stack = timed.layer(stack);
-    // The seam: above it layers make answers of their own, and endpoints have one type.
-    BoxBodyLayer::new().layer(stack)
+    // The seam: above it layers make answers of their own, and endpoints have one type. Around deadline, which bounds the
+    // silence of what is waited for; inside of retry, so that an answer that breaks can be asked for again.
+    CompleteLayer::new().layer(stack)
 }
 
 /// Puts the layers of `server` behind those of `front`, innermost first.

@@ -8,8 +8,9 @@
 //!    [`Limits::head`], or that is idle between requests for [`Limits::idle`], is closed. One sweep a second does it for
 //!    all connections, so that a request sets no timer; spans are good to a second.
 //! 3. A head is at most [`Limits::head_bytes`] and 100 headers (431 above, by hyper).
-//! 4. [`Drain`]: no new connections; idle ones are closed; busy ones end with their answer (`Connection: close`); those
-//!    that are left when the grace is over are cut.
+//! 4. [`Drain::begin`]: no new connections; idle ones are closed; busy ones end with their answer (`Connection: close`).
+//!    [`Drain::finish`]: what is left is polled once more, so that it can say its last, and cut after
+//!    [`Limits::last_words`].
 //! 5. A caller that hangs up is noticed while its call runs, and the call's future is dropped.
 //! 6. A caller that takes none of its answer's bytes for [`Limits::write`] is cut, so that callers who do not read cannot
 //!    hold all connections. An answer that has nothing to send, such as a quiet stream, is not meant.
@@ -48,6 +49,8 @@ pub struct Limits {
     pub write: Duration,
     /// The most bytes that a request's head may have. Default 64 KiB.
     pub head_bytes: usize,
+    /// How long the last of a drain's connections may take for what their answers still say. Default 300 ms.
+    pub last_words: Duration,
 }
 
 impl Default for Limits {
@@ -59,20 +62,23 @@ impl Default for Limits {
             idle: Duration::from_mins(5),
             write: Duration::from_mins(1),
             head_bytes: 64 * 1024,
+            last_words: Duration::from_millis(300),
         }
     }
 }
 
-/// Says when to stop, and knows what is still open.
+/// Says when to stop, in two steps.
 #[derive(Clone, Debug)]
 pub struct Drain {
     stop: watch::Sender<bool>,
+    over: watch::Sender<bool>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
         Self {
             stop: watch::Sender::new(false),
+            over: watch::Sender::new(false),
         }
     }
 }
@@ -81,6 +87,11 @@ impl Drain {
     /// Begins to drain. Cannot be undone.
     pub fn begin(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Ends it: what is open still has had its time.
+    pub fn finish(&self) {
+        self.over.send_replace(true);
     }
 
     /// Whether it has begun.
@@ -94,6 +105,19 @@ impl Drain {
         let mut stop = self.stop.subscribe();
         // The sender lives as long as `self`.
         let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Ready once it is to end.
+    pub async fn finished(&self) {
+        let mut over = self.over.subscribe();
+        // The sender lives as long as `self`.
+        let _ = over.wait_for(|over| *over).await;
+    }
+
+    /// A receiver that turns true when it is to end.
+    #[must_use]
+    pub fn subscribe_end(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
     }
 
     /// A receiver that turns true when it begins.
@@ -280,20 +304,15 @@ pub trait Answer: Send + Sync + 'static {
 pub type RouteFuture =
     Pin<Box<dyn Future<Output = Result<http::Response<Body>, crate::error::BoxError>> + Send>>;
 
-/// Serves a bound socket until `drain` begins and all connections have ended, or `grace` is over.
+/// Serves a bound socket until `drain` begins and all connections have ended, or it is finished.
 ///
 /// # Cancellation
 ///
 /// Dropping the future stops accepting and cuts nothing: connections are tasks of their own and end with their callers.
-pub async fn serve<A: Answer>(
-    socket: TcpListener,
-    answer: Arc<A>,
-    limits: Limits,
-    drain: Drain,
-    grace: Duration,
-) {
+pub async fn serve<A: Answer>(socket: TcpListener, answer: Arc<A>, limits: Limits, drain: Drain) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let most = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    let last_words = limits.last_words;
     let connections = Arc::new(Connections::new(limits));
     let sweep = tokio::spawn(sweep_each_second(connections.clone()));
     {
@@ -323,10 +342,18 @@ pub async fn serve<A: Answer>(
     drop(socket);
     connections.stop_all();
     // All permits are back when the last connection has ended.
-    let ended = permits.acquire_many(most);
-    if tokio::time::timeout(grace, ended).await.is_err() {
-        connections.cut_all();
-        let _ = tokio::time::timeout(Duration::from_secs(1), permits.acquire_many(most)).await;
+    let ended = || permits.acquire_many(most);
+    tokio::select! {
+        biased;
+        _ = ended() => {}
+        () = drain.finished() => {
+            // Wakes them all, which polls their answers.
+            connections.stop_all();
+            if tokio::time::timeout(last_words, ended()).await.is_err() {
+                connections.cut_all();
+                let _ = tokio::time::timeout(Duration::from_secs(1), ended()).await;
+            }
+        }
     }
     sweep.abort();
 }
@@ -521,13 +548,40 @@ mod tests {
 
     use super::*;
 
-    struct Hello;
+    struct Hello {
+        over: watch::Receiver<bool>,
+        asked: Arc<Semaphore>,
+        given_up: Arc<Semaphore>,
+    }
+
+    /// Adds a permit when it is dropped.
+    struct OnDrop(Arc<Semaphore>);
+
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.add_permits(1);
+        }
+    }
 
     impl Answer for Hello {
         fn answer(&self, request: http::Request<Incoming>, _: SocketAddr) -> RouteFuture {
+            let over = self.over.clone();
+            let given_up = self.given_up.clone();
+            self.asked.add_permits(1);
             Box::pin(async move {
                 if request.uri().path() == "/slow" {
+                    let _given_up = OnDrop(given_up);
                     std::future::pending::<()>().await;
+                }
+                if request.uri().path() == "/polite" {
+                    // It asks for no wake: only who ends the drain can poll it again.
+                    std::future::poll_fn(|_| {
+                        if *over.borrow() {
+                            return Poll::Ready(());
+                        }
+                        Poll::Pending
+                    })
+                    .await;
                 }
                 let bytes = if request.uri().path() == "/big" {
                     Bytes::from(vec![b'x'; 32 << 20])
@@ -539,12 +593,23 @@ mod tests {
         }
     }
 
-    async fn start(limits: Limits, grace: Duration) -> (SocketAddr, Drain, JoinHandle<()>) {
+    async fn start(limits: Limits) -> (SocketAddr, Drain, JoinHandle<()>) {
+        let (address, drain, task, _) = start_asked(limits).await;
+        (address, drain, task)
+    }
+
+    /// The same, and what is told of each request.
+    async fn start_asked(limits: Limits) -> (SocketAddr, Drain, JoinHandle<()>, Arc<Hello>) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let drain = Drain::default();
-        let task = tokio::spawn(serve(socket, Arc::new(Hello), limits, drain.clone(), grace));
-        (address, drain, task)
+        let hello = Arc::new(Hello {
+            over: drain.subscribe_end(),
+            asked: Arc::new(Semaphore::new(0)),
+            given_up: Arc::new(Semaphore::new(0)),
+        });
+        let task = tokio::spawn(serve(socket, hello.clone(), limits, drain.clone()));
+        (address, drain, task, hello)
     }
 
     async fn get(stream: &mut TcpStream, path: &str) -> String {
@@ -574,7 +639,7 @@ mod tests {
             idle: short,
             ..Limits::default()
         };
-        let (address, _drain, _task) = start(limits, short).await;
+        let (address, _drain, _task) = start(limits).await;
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HT").await.unwrap();
@@ -589,13 +654,10 @@ mod tests {
 
     #[tokio::test]
     async fn rule_1_above_the_cap_callers_wait() {
-        let (address, _drain, _task) = start(
-            Limits {
-                connections: 1,
-                ..Limits::default()
-            },
-            Duration::ZERO,
-        )
+        let (address, _drain, _task) = start(Limits {
+            connections: 1,
+            ..Limits::default()
+        })
         .await;
         let mut first = TcpStream::connect(address).await.unwrap();
         assert!(get(&mut first, "/").await.ends_with("hello"));
@@ -612,13 +674,10 @@ mod tests {
 
     #[tokio::test]
     async fn rule_3_a_head_that_does_not_end_is_431() {
-        let (address, _drain, _task) = start(
-            Limits {
-                head_bytes: 8192,
-                ..Limits::default()
-            },
-            Duration::ZERO,
-        )
+        let (address, _drain, _task) = start(Limits {
+            head_bytes: 8192,
+            ..Limits::default()
+        })
         .await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -634,30 +693,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rule_4_drain_ends_idle_connections_and_cuts_the_rest_after_the_grace() {
-        let (address, drain, task) = start(Limits::default(), Duration::from_millis(50)).await;
+    async fn rule_4_drain_ends_idle_connections_and_polls_the_rest_before_it_cuts_them() {
+        let (address, drain, task, hello) = start_asked(Limits::default()).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
         assert!(get(&mut idle, "/").await.ends_with("hello"));
         let mut busy = TcpStream::connect(address).await.unwrap();
-        busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
+        let mut polite = TcpStream::connect(address).await.unwrap();
+        for (stream, path) in [(&mut busy, "/slow"), (&mut polite, "/polite")] {
+            let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        }
+        let _ = hello.asked.acquire_many(3).await.unwrap();
         drain.begin();
-        task.await.unwrap();
-        assert!(is_closed(&mut idle).await && is_closed(&mut busy).await);
+        assert!(is_closed(&mut idle).await);
         assert!(TcpStream::connect(address).await.is_err());
+        drain.finish();
+        task.await.unwrap();
+        assert!(is_closed(&mut busy).await);
+        let mut said = String::new();
+        polite.read_to_string(&mut said).await.unwrap();
+        assert!(
+            said.contains("connection: close") && said.ends_with("hello"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn rule_5_a_caller_that_hangs_up_drops_its_call() {
+        let (address, _drain, _task, hello) = start_asked(Limits::default()).await;
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        let head = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
+        caller.write_all(head).await.unwrap();
+        let _ = hello.asked.acquire().await.unwrap();
+        assert_eq!(hello.given_up.available_permits(), 0);
+        drop(caller);
+        let _ = hello.given_up.acquire().await.unwrap();
     }
 
     #[tokio::test]
     async fn rule_6_a_caller_that_does_not_read_loses_its_place() {
-        let (address, _drain, _task) = start(
-            Limits {
-                connections: 1,
-                write: Duration::from_secs(1),
-                ..Limits::default()
-            },
-            Duration::ZERO,
-        )
+        let (address, _drain, _task) = start(Limits {
+            connections: 1,
+            write: Duration::from_secs(1),
+            ..Limits::default()
+        })
         .await;
         let mut deaf = TcpStream::connect(address).await.unwrap();
         deaf.write_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -71,6 +71,7 @@ async fn sigterm_drains_readiness_goes_the_call_ends_and_the_program_exits_0() {
     go.notify_one();
     let answered = soon("the call's answer", call).await.unwrap();
     assert_eq!(answered.text(), r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+    assert_eq!(answered.head.header("connection"), Some("close"));
     let ended = program.ends().await;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.written);
     assert!(ended.written.contains("drained"), "{}", ended.written);
@@ -98,6 +99,50 @@ async fn a_second_sigterm_ends_the_program_at_once() {
         ended.written
     );
     assert!(call.await.unwrap().is_err(), "the call is cut");
+}
+
+#[tokio::test]
+async fn what_is_left_after_the_grace_is_answered_and_the_program_exits_0() {
+    let upstream = waiting(&Arc::default()).await;
+    let folder = Folder::new("drain");
+    let config = on_free_ports(&format!("shutdown: {{grace: 100ms}}\n{}", upstream.yaml()));
+    let config = folder.file("config.yaml", &config);
+    let mut program = Program::start(&["run", "--config", &config], &[]);
+    let (address, _) = program.serves().await;
+    let call = tokio::spawn(async move { slow_call().fetch(address).await });
+    eventually("the call", || upstream.count("tools/call") == 1).await;
+    program.signal("TERM");
+    let answered = soon("the call's answer", call).await.unwrap();
+    assert_eq!(answered.status, 503);
+    assert_eq!(answered.head.header("retry-after"), Some("1"));
+    assert_eq!(answered.head.header("connection"), Some("close"));
+    assert_eq!(answered.json()["id"], 7);
+    assert_eq!(answered.json()["error"]["data"]["cause"], "shutting_down");
+    let ended = program.ends().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.written);
+    assert!(ended.written.contains("calls are cut"), "{}", ended.written);
+}
+
+#[tokio::test]
+async fn sigterm_drains_from_the_first_moment_on() {
+    let upstream = waiting(&Arc::default()).await;
+    let folder = Folder::new("drain");
+    let config = on_free_ports(&upstream.yaml());
+    // A configuration that is not there yet, so that the signal comes before it is read.
+    let path = folder.path("config.yaml");
+    let mut make = std::process::Command::new("mkfifo");
+    assert!(make.arg(&path).status().unwrap().success());
+    let program = Program::start(&["run", "--config", path.to_str().unwrap()], &[]);
+    let opened = path.clone();
+    let opening = tokio::task::spawn_blocking(move || std::fs::File::create(opened));
+    // It can be written to once the program reads.
+    let mut file = soon("the program to read", opening).await.unwrap().unwrap();
+    program.signal("TERM");
+    std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
+    drop(file);
+    let ended = program.ends().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.written);
+    assert!(ended.written.contains("drained"), "{}", ended.written);
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use outrigger::catalog::Catalog;
 use outrigger::error::{Cause, Phase};
 use outrigger::layer::timeouts::Timeouts;
 use outrigger::layer::{
-    BoxBodyLayer, authenticate, credential, deadline, guard, headers, hold, inspect, learn, limit,
-    log_bodies, policy, rejoin, rescue, retry, session, trace, wind_down,
+    BoxBodyLayer, authenticate, complete, credential, deadline, guard, headers, hold, inspect,
+    learn, limit, log_bodies, policy, rejoin, rescue, retry, session, trace, wind_down,
 };
 use outrigger::session::{SessionKey, SessionKeys};
 use outrigger::{Body, BoxError, Failure, Secret};
@@ -317,6 +317,11 @@ async fn balance_chooses_without_a_call() {
 #[tokio::test(start_paused = true)]
 async fn box_body_passes_without_a_call() {
     passes(BoxBodyLayer::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn complete_passes_without_a_call() {
+    passes(complete::CompleteLayer::new()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,7 @@ impl<A: Answer> Socket<A> {
     pub(super) async fn down(&mut self) {
         if let Some((drain, serving)) = self.serving.take() {
             drain.begin();
+            drain.finish();
             // It ends by itself; if it panicked, nobody listens either.
             let _ = serving.await;
         }
@@ -71,13 +72,12 @@ impl<A: Answer> Socket<A> {
 
     fn serve(&mut self, socket: TcpListener) {
         let drain = Drain::default();
-        let serving = serve(
-            socket,
-            self.answer.clone(),
-            Limits::default(),
-            drain.clone(),
-            Duration::ZERO,
-        );
+        // It goes down as if it was killed.
+        let limits = Limits {
+            last_words: Duration::ZERO,
+            ..Limits::default()
+        };
+        let serving = serve(socket, self.answer.clone(), limits, drain.clone());
         self.serving = Some((drain, tokio::spawn(serving)));
     }
 }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::message::AsEvent;
+use super::shutting_down;
 use super::stream::Stream;
 use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::layer::media;
@@ -174,24 +175,44 @@ where
             }
             let wants_answer = stream.wants_answer();
             let Poll::Ready(step) = this.source.as_mut().poll_step(cx, wants_answer) else {
+                if stream.is_over() {
+                    this.source.set(Source::Done);
+                    if stream.is_answered() {
+                        return Poll::Ready(None);
+                    }
+                    stream.next = Some(stream.break_off(&shutting_down(Phase::Sent)));
+                    continue;
+                }
                 let comment = ready!(stream.poll_comment(cx));
                 stream.next = Some(comment);
                 continue;
             };
             match step {
                 Step::Again => {}
-                Step::Pass(bytes) => stream.next = Some(bytes).filter(|bytes| !bytes.is_empty()),
+                Step::Pass(bytes) => {
+                    stream.saw(&bytes);
+                    stream.next = Some(bytes).filter(|bytes| !bytes.is_empty());
+                }
                 Step::Last(bytes) => {
                     this.source.set(Source::Done);
                     stream.next = Some(bytes);
+                    stream.finish();
                 }
                 Step::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
                 Step::End => {
                     this.source.set(Source::Done);
-                    return Poll::Ready(None);
+                    if !stream.lacks_answer() {
+                        return Poll::Ready(None);
+                    }
+                    let lost = Failure::new(Cause::ConnectionLost, Phase::Sent);
+                    stream.next = Some(stream.break_off(&lost));
                 }
                 Step::Break(error) => {
                     this.source.set(Source::Done);
+                    // After its response nothing more may be said of a request, an error neither.
+                    if stream.is_answered() {
+                        return Poll::Ready(None);
+                    }
                     if !wants_answer {
                         return Poll::Ready(Some(Err(error)));
                     }

@@ -14,11 +14,17 @@
 //!    stream then, the stream ends.
 //! 4. In a stream of events, committed or the upstream's, there is a comment after each [`Params::keep_alive`] of
 //!    silence, only ever between two events.
-//! 5. A stream of a request that breaks ends with an error event for its id, so that nobody waits for ever. An event
-//!    that has begun is given another name first, which clients pass over. All other bodies are cut.
+//! 5. A stream of a request that breaks, or ends before its response, ends with an error event for its id, so that nobody
+//!    waits for ever. An event that has begun is given another name first, which clients pass over. Nothing is added
+//!    behind a response, to a `subscriptions/listen` that ends, and where a legacy caller was given an event's id: it
+//!    resumes by itself. All other bodies are cut.
 //! 6. Every stream of events says `X-Accel-Buffering: no`. All other bytes of an answer are as they came.
 //! 7. Dropping the answer, or its body, drops the call.
 //! 8. Without a [`Call`] everything passes as it is, however long it takes.
+//! 9. Once the [`Signal`] is given, the process ends, and a call that has no answer yet fails as
+//!    [`Cause::ShuttingDown`]: with an error answer, or in its stream as in rule 5. The signal is looked at when the
+//!    answer, or its body, is polled, so whoever gives it polls them all: to wait for it would cost each call more than
+//!    all the rest here. What wants no answer, and bodies that are no stream of a call, are left to be cut.
 //!
 //! It stands outside [`rescue`](super::rescue), which makes answers of failures, and inside `authenticate`: what is
 //! committed can no longer be refused.
@@ -44,7 +50,6 @@
 //! ```
 
 mod body;
-mod boundary;
 mod message;
 mod stream;
 
@@ -58,6 +63,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -65,7 +71,7 @@ use tower_service::Service;
 pub use self::body::ResponseBody;
 use self::stream::Stream;
 use crate::call::{Call, Form};
-use crate::error::{Addressee, BoxError};
+use crate::error::{Addressee, BoxError, Cause, Failure, Phase, answer};
 use crate::facts::Facts;
 use crate::layer::media;
 use crate::mcp::message::Kind;
@@ -92,17 +98,38 @@ impl Default for Params {
     }
 }
 
+/// The signal: true once the process ends.
+pub type Signal = watch::Receiver<bool>;
+
+/// When a caller may try again whose call the end of the process has cut.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
+fn is_over(signal: Option<&Signal>) -> bool {
+    signal.is_some_and(|signal| *signal.borrow())
+}
+
+fn shutting_down(phase: Phase) -> Failure {
+    Failure::new(Cause::ShuttingDown, phase).with_retry_after(COME_AGAIN)
+}
+
 /// Keeps a caller's connection alive.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct HoldLayer {
     params: Params,
+    over: Option<Signal>,
 }
 
 impl HoldLayer {
     /// Holds calls by these parameters.
     pub fn new(params: Params) -> Self {
-        Self { params }
+        Self { params, over: None }
+    }
+
+    /// Ends calls when `signal` turns true.
+    pub fn until(mut self, signal: Signal) -> Self {
+        self.over = Some(signal);
+        self
     }
 }
 
@@ -113,6 +140,7 @@ impl<S> Layer<S> for HoldLayer {
         Hold {
             inner,
             params: self.params,
+            over: self.over.clone(),
         }
     }
 }
@@ -122,13 +150,14 @@ impl<S> Layer<S> for HoldLayer {
 pub struct Hold<S> {
     inner: S,
     params: Params,
+    over: Option<Signal>,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Hold<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: Body<Data = Bytes>,
+    ResBody: Body<Data = Bytes> + From<Bytes>,
 {
     type Response = Response<ResponseBody<S::Future, ResBody>>;
     type Error = BoxError;
@@ -139,7 +168,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let held = Held::of(&request, self.params);
+        let held = Held::of(&request, self.params, self.over.as_ref());
         ResponseFuture {
             inner: Some(Box::pin(self.inner.call(request))),
             held,
@@ -164,11 +193,12 @@ struct Held {
     params: Params,
     call: Call,
     facts: Option<Facts>,
+    over: Option<Signal>,
 }
 
 impl Held {
     /// Nothing for what passes as it is.
-    fn of<B>(request: &Request<B>, params: Params) -> Option<Self> {
+    fn of<B>(request: &Request<B>, params: Params, over: Option<&Signal>) -> Option<Self> {
         let call = request.extensions().get::<Call>()?;
         let is_held = match call.form() {
             Form::Message(message) if message.kind == Kind::Request => {
@@ -188,12 +218,28 @@ impl Held {
             params,
             call: call.clone(),
             facts: Facts::get(request).cloned(),
+            over: over.cloned(),
         })
     }
 
     fn stream(self) -> Box<Stream> {
-        let to = Addressee::to(Some(&self.call), self.facts.as_ref());
-        Box::new(Stream::new(self.params.keep_alive, to, self.facts))
+        let stream = Stream::new(self.params.keep_alive, &self.call, self.facts, self.over);
+        Box::new(stream)
+    }
+
+    /// The answer of a call that ends with the process.
+    fn farewell<B: From<Bytes>>(&self) -> Response<B> {
+        let facts = self.facts.as_ref();
+        let phase = if facts.is_some_and(|facts| facts.sent() == 0) {
+            Phase::Unsent
+        } else {
+            Phase::Sent
+        };
+        let failure = shutting_down(phase);
+        if let Some(facts) = facts {
+            facts.set_cause(failure.cause());
+        }
+        answer(&failure, &Addressee::to(Some(&self.call), facts))
     }
 }
 
@@ -226,7 +272,7 @@ impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + From<Bytes>,
 {
     type Output = Result<Response<ResponseBody<F, B>>, BoxError>;
 
@@ -240,9 +286,16 @@ where
             let response = outcome.map_err(Into::into)?;
             return Poll::Ready(Ok(pass(response, this.held.take())));
         }
-        let Some(held) = this.held.as_ref().filter(|held| held.may == May::Commit) else {
+        let Some(held) = this.held.as_ref() else {
             return Poll::Pending;
         };
+        if is_over(held.over.as_ref()) {
+            this.inner = None;
+            return Poll::Ready(Ok(held.farewell().map(ResponseBody::plain)));
+        }
+        if held.may != May::Commit {
+            return Poll::Pending;
+        }
         let span = held.params.hold;
         let patience = this.patience.get_or_insert_with(|| Box::pin(sleep(span)));
         ready!(patience.as_mut().poll(cx));

@@ -9,10 +9,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::boundary::Boundary;
+use super::Signal;
+use crate::call::Call;
 use crate::codec::sse;
 use crate::error::{Addressee, Failure, error_body};
 use crate::facts::Facts;
+use crate::layer::boundary::Boundary;
+use crate::layer::response::Awaited;
 
 /// What a stream is for.
 pub(super) struct Stream {
@@ -20,6 +23,8 @@ pub(super) struct Stream {
     to: Addressee,
     facts: Option<Facts>,
     boundary: Boundary,
+    awaited: Option<Awaited>,
+    over: Option<Signal>,
     /// Goes to the caller before anything else.
     pub(super) next: Option<Bytes>,
     /// Since when nothing has come.
@@ -28,12 +33,19 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(keep_alive: Duration, to: Addressee, facts: Option<Facts>) -> Self {
+    pub(super) fn new(
+        keep_alive: Duration,
+        call: &Call,
+        facts: Option<Facts>,
+        over: Option<Signal>,
+    ) -> Self {
         Self {
             keep_alive,
-            to,
+            to: Addressee::to(Some(call), facts.as_ref()),
             facts,
             boundary: Boundary::start(),
+            awaited: Awaited::of(call),
+            over,
             next: None,
             quiet_since: None,
             sleep: None,
@@ -43,6 +55,34 @@ impl Stream {
     /// Whether somebody waits for an answer in it.
     pub(super) fn wants_answer(&self) -> bool {
         self.to.id().is_some()
+    }
+
+    /// Takes note of bytes that have come for the caller.
+    pub(super) fn saw(&mut self, bytes: &[u8]) {
+        if let Some(awaited) = &mut self.awaited {
+            awaited.saw(bytes);
+        }
+    }
+
+    /// Whether the answer that somebody waits for has come.
+    pub(super) fn is_answered(&self) -> bool {
+        self.awaited.as_ref().is_some_and(Awaited::has_come)
+    }
+
+    /// Whether a call would be without an answer for ever if the stream ended here.
+    pub(super) fn lacks_answer(&self) -> bool {
+        let awaited = self.awaited.as_ref();
+        awaited.is_some_and(Awaited::would_be_missing)
+    }
+
+    /// Its last word is said: nothing is awaited any more.
+    pub(super) fn finish(&mut self) {
+        self.awaited = None;
+    }
+
+    /// Whether the process ends now, and with it the call.
+    pub(super) fn is_over(&self) -> bool {
+        self.awaited.is_some() && super::is_over(self.over.as_ref())
     }
 
     /// Takes note of bytes that go to the caller.
@@ -78,6 +118,7 @@ impl Stream {
 
     /// The end of a stream that broke: its error as an event, and before it the end of an event that has begun.
     pub(super) fn break_off(&mut self, failure: &Failure) -> Bytes {
+        self.finish();
         if let Some(facts) = &self.facts {
             facts.set_cause(failure.cause());
         }

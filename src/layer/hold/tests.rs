@@ -18,6 +18,9 @@ const CALL: &str = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{
 const INIT: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
 const NOTE: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const BATCH: &str = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#;
+const LISTEN: &str = r#"{"jsonrpc":"2.0","id":"a","method":"subscriptions/listen"}"#;
+/// The event of the response to `CALL`.
+const RESULT: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":{}}\n\n";
 const COMMENT: &str = ": \n\n";
 
 fn accepting(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
@@ -118,9 +121,13 @@ async fn c67_a_silent_call_is_committed_with_comments_and_ends_with_its_events()
     }
     let (feeder, response) = upstream(200, "text/event-stream");
     send.send_response(response);
-    feeder.send("id: 1\r\ndata: {}\r\n\r\n");
+    let events = format!(
+        "id: 1\r\ndata: {{}}\r\n\r\n{}",
+        RESULT.replace('\n', "\r\n")
+    );
+    feeder.send(&events);
     drop(feeder);
-    assert_eq!(rest(body).await, "id: 1\r\ndata: {}\r\n\r\n");
+    assert_eq!(rest(body).await, events);
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,6 +282,53 @@ async fn rule_5_a_stream_that_breaks_ends_with_an_error_event() {
     }
 }
 
+/// All that a caller reads of a stream with this content, which then ends or breaks.
+async fn stream(era: Era, text: &str, content: &str, breaks: bool) -> String {
+    let (feeder, response) = upstream(200, "text/event-stream");
+    let answer = answered(accepting(post(era, text)), response).await;
+    feeder.send(content);
+    if breaks {
+        feeder.fail(Failure::new(Cause::ConnectionLost, Phase::Sent));
+    }
+    drop(feeder);
+    rest(answer.into_body()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_5_a_stream_that_ends_before_its_response_ends_with_an_error_event() {
+    let other = RESULT.replace("\"a\"", "\"b\"");
+    for era in [Era::Legacy, Era::Modern] {
+        for (content, whole) in [("", 0), ("data: {}\n\n", 1), ("data: {}\n", 0), (&other, 1)] {
+            let text = stream(era, CALL, content, false).await;
+            assert!(text.starts_with(content), "{text}");
+            let messages = messages(&text);
+            assert_eq!(messages.len(), whole + 1, "{text}");
+            assert_eq!(messages[whole]["id"], "a");
+            assert_eq!(messages[whole]["error"]["data"]["cause"], "connection_lost");
+            assert_eq!(messages[whole]["error"]["data"]["retryable"], false);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_5_nothing_is_added_behind_a_response() {
+    for era in [Era::Legacy, Era::Modern] {
+        for breaks in [false, true] {
+            assert_eq!(stream(era, CALL, RESULT, breaks).await, RESULT);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_5_nothing_is_added_where_its_caller_goes_on_by_itself() {
+    let primed = "id: 1\ndata: \n\n";
+    assert_eq!(stream(Era::Legacy, CALL, primed, false).await, primed);
+    let text = stream(Era::Modern, CALL, primed, false).await;
+    assert_eq!(messages(&text).len(), 1, "this era has no ids: {text}");
+    let event = "data: {}\n\n";
+    assert_eq!(stream(Era::Modern, LISTEN, event, false).await, event);
+}
+
 #[tokio::test(start_paused = true)]
 async fn rule_5_a_late_long_answer_that_breaks_ends_with_an_error_event() {
     let (body, send) = committed(call()).await;
@@ -371,6 +425,129 @@ async fn rule_8_without_a_call_everything_passes() {
     assert!(frame.poll().is_pending());
     feeder.send("x");
     assert!(frame.is_woken());
+}
+
+/// A call that is on its way, and the signal that the process ends.
+fn begin_until(request: Request<Full<Bytes>>) -> (Exchange, watch::Sender<bool>) {
+    let (sender, signal) = watch::channel(false);
+    let (mut service, mut handle) = mock::spawn_layer(HoldLayer::default().until(signal));
+    handle.allow(1);
+    assert!(service.poll_ready().is_ready());
+    let answer = tokio_test::task::spawn(service.call(request));
+    (Exchange { answer, handle }, sender)
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_a_call_without_an_answer_is_answered_at_the_end_of_the_process() {
+    for (era, text) in [
+        (Era::Legacy, INIT),
+        (Era::Legacy, CALL),
+        (Era::Modern, CALL),
+    ] {
+        for sent in [0, 1] {
+            let mut request = accepting(post(era, text));
+            let facts = Facts::of(&mut request);
+            (0..sent).for_each(|_| facts.count_sent());
+            let (mut exchange, signal) = begin_until(request);
+            let send = exchange.send().await;
+            assert!(exchange.answer.poll().is_pending());
+            signal.send_replace(true);
+            let answer: Answer = exchange.answer.await.unwrap();
+            assert_eq!(answer.status(), 503);
+            assert_eq!(answer.headers()["retry-after"], "1");
+            assert!(
+                answer.headers()["proxy-status"]
+                    .to_str()
+                    .unwrap()
+                    .contains("shutting_down")
+            );
+            let (_, body) = answer.into_parts();
+            let mut body = body;
+            let body: Value = serde_json::from_str(&next(&mut body).await).unwrap();
+            assert_eq!(body["error"]["data"]["cause"], "shutting_down");
+            assert_eq!(body["error"]["data"]["retryable"], sent == 0);
+            assert_eq!(body["error"]["data"]["retryAfterMs"], 1000);
+            assert!(!body["id"].is_null(), "{body}");
+            assert_eq!(facts.cause(), Some(Cause::ShuttingDown));
+            // The call was dropped.
+            drop(send);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_an_answer_that_is_there_goes_first() {
+    let (mut exchange, signal) = begin_until(call());
+    let send = exchange.send().await;
+    assert!(exchange.answer.poll().is_pending());
+    let (_feeder, response) = upstream(200, "application/json");
+    send.send_response(response);
+    signal.send_replace(true);
+    assert_eq!(exchange.answer.await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_an_open_stream_ends_with_an_error_event() {
+    for era in [Era::Legacy, Era::Modern] {
+        for (content, whole) in [("", 0), ("data: {}\n\n", 1), ("data: {\"js", 0)] {
+            let (mut exchange, signal) = begin_until(accepting(post(era, CALL)));
+            let (feeder, response) = upstream(200, "text/event-stream");
+            exchange.send().await.send_response(response);
+            let mut body = exchange.answer.await.unwrap().into_body();
+            if !content.is_empty() {
+                feeder.send(content);
+                assert_eq!(next(&mut body).await, content);
+            }
+            signal.send_replace(true);
+            let text = format!("{content}{}", rest(body).await);
+            let messages = messages(&text);
+            assert_eq!(messages.len(), whole + 1, "{text}");
+            assert_eq!(messages[whole]["id"], "a");
+            assert_eq!(messages[whole]["error"]["data"]["cause"], "shutting_down");
+            assert!(feeder.body_is_dropped());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_a_call_that_was_committed_ends_with_an_error_event() {
+    let (mut exchange, signal) = begin_until(call());
+    let _send = exchange.send().await;
+    let mut body = exchange.answer.await.unwrap().into_body();
+    assert_eq!(next(&mut body).await, COMMENT);
+    signal.send_replace(true);
+    let messages = messages(&rest(body).await);
+    assert_eq!(messages[0]["error"]["data"]["cause"], "shutting_down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_a_stream_that_has_its_response_ends_and_others_are_left_to_be_cut() {
+    let (mut exchange, signal) = begin_until(call());
+    let (feeder, response) = upstream(200, "text/event-stream");
+    exchange.send().await.send_response(response);
+    let mut body = exchange.answer.await.unwrap().into_body();
+    feeder.send(RESULT);
+    assert_eq!(next(&mut body).await, RESULT);
+    signal.send_replace(true);
+    assert_eq!(rest(body).await, "");
+
+    for (request, kind) in [
+        (bodiless(Form::Stream), "text/event-stream"),
+        (accepting(post(Era::Modern, LISTEN)), "text/event-stream"),
+        (call(), "application/json"),
+    ] {
+        let (mut exchange, signal) = begin_until(request);
+        let (_feeder, response) = upstream(200, kind);
+        exchange.send().await.send_response(response);
+        let mut body = exchange.answer.await.unwrap().into_body();
+        signal.send_replace(true);
+        let mut frame = tokio_test::task::spawn(body.frame());
+        assert!(frame.poll().is_pending());
+    }
+    let (mut exchange, signal) = begin_until(accepting(post(Era::Legacy, NOTE)));
+    let _send = exchange.send().await;
+    signal.send_replace(true);
+    assert!(exchange.answer.poll().is_pending());
 }
 
 #[tokio::test(start_paused = true)]

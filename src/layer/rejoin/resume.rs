@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::Full;
-use memchr::memmem;
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
@@ -23,7 +22,7 @@ use crate::layer::media::is_event_stream;
 use crate::layer::rejoin::Rest;
 use crate::layer::rejoin::again::Shape;
 use crate::layer::rejoin::rebuild::read_lost;
-use crate::mcp::message::{Kind, Message, Parsed};
+use crate::layer::response::answers;
 
 /// The largest event that is held until it is whole.
 const MAX_EVENT: usize = 1 << 20;
@@ -100,18 +99,6 @@ impl Seen {
             longer(self.pause)
         };
     }
-}
-
-/// Whether a message is the response to `id`. Most are not, and are not parsed.
-fn answers(data: &[u8], id: &[u8]) -> bool {
-    if memmem::find(data, b"\"result\"").is_none() && memmem::find(data, b"\"error\"").is_none() {
-        return false;
-    }
-    let Ok(Parsed::One(message)) = Message::read(data) else {
-        return false;
-    };
-    matches!(message.kind, Kind::Result | Kind::Error)
-        && message.id.is_some_and(|span| span.of(data) == id)
 }
 
 /// Nothing in it is polled in place: bodies are boxed, services are not futures.

@@ -16,7 +16,7 @@
 //! 7. Without a [`Call`] only rule 1 holds: an answer passes as it came, whatever it is.
 //!
 //! It leaves alone what breaks after the headers: the body's own error cuts the connection, or [`hold`](super::hold)
-//! makes an event of it.
+//! makes an event of it. [`complete`](super::complete) sees to it that a JSON answer hardly ever does.
 //!
 //! ```
 //! use bytes::Bytes;

@@ -18,6 +18,8 @@
 //! 7. A legacy *request* whose caller leaves before its answer goes on in a task of its own, bounded in number and time
 //!    ([`Detached`]), for a disconnect is no cancel (C55). It goes on to count against its caller's limits. A GET stream ends with its caller. The caller's
 //!    `notifications/cancelled` goes upstream and, a second later, ends the detached call that it names.
+//! 8. [`Sessions::end_all`] ends what is open here and gives the DELETEs that tell the upstreams. It is for a process that
+//!    ends and whose key ends with it; a key that is configured may be another's, too, and its sessions go on.
 //!
 //! A legacy request costs one allocation here: a future that was polled can be handed to a task only if it is boxed.
 //! Modern calls, notifications and GET streams cost none.

@@ -8,12 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Method, Request};
+use http_body_util::Full;
 
+use crate::call::{Call, Form};
 use crate::clock::Clock;
 use crate::error::{Cause, Failure, Phase};
 use crate::facts::{Caller, Facts};
 use crate::layer::session::detach::Detached;
+use crate::mcp::headers::PROTOCOL_VERSION;
+use crate::mcp::revision::{Era, Revision};
 use crate::session::answer::Negotiated;
 use crate::session::seal::MAX_UPSTREAM;
 use crate::session::state::{Changed, lock};
@@ -182,6 +186,24 @@ impl Sessions {
         }
     }
 
+    /// Ends all sessions that are open in this process, and gives the requests that tell their upstreams so.
+    ///
+    /// For a process that is about to end and takes the key along. With a key that others have, they stay in use.
+    #[must_use]
+    pub fn end_all(&self) -> Vec<Request<Full<Bytes>>> {
+        let now = self.0.clock.unix_seconds();
+        let mut requests = Vec::new();
+        for shard in &self.0.open {
+            let ended = std::mem::take(&mut *lock(shard));
+            let alive = ended.values().filter(|session| !session.has_ended(now));
+            requests.extend(alive.map(|session| {
+                session.state().end();
+                end_request(session, &self.0.server)
+            }));
+        }
+        requests
+    }
+
     /// Opens the session that `id` names, for whoever `facts` say is calling.
     pub(super) fn open(&self, id: &HeaderValue, facts: Option<&Facts>) -> Opening {
         let now = self.0.clock.unix_seconds();
@@ -327,6 +349,25 @@ impl Sessions {
         let at = usize::try_from(spread.finish() >> 16).unwrap_or_default() % SHARDS;
         Some((self.0.open.get(at)?, piece))
     }
+}
+
+/// The DELETE of an upstream's session.
+fn end_request(session: &OpenSession, server: &Arc<str>) -> Request<Full<Bytes>> {
+    let revision = session.revision();
+    let mut request = Request::new(Full::default());
+    *request.method_mut() = Method::DELETE;
+    // Revisions before that have no such header.
+    if let Some(revision) = revision.filter(|it| *it >= Revision::V2025_06_18) {
+        let revision = HeaderValue::from_static(revision.as_str());
+        request.headers_mut().insert(PROTOCOL_VERSION, revision);
+    }
+    let call = Call::new(Form::End, Era::Legacy, revision, Bytes::new());
+    request.extensions_mut().insert(call);
+    let facts = Facts::new(Some(server.clone()));
+    facts.set_era(Era::Legacy);
+    request.extensions_mut().insert(facts);
+    session.address(&mut request);
+    request
 }
 
 /// Lets those go that have ended, or else any: it is opened again when it is asked for.

@@ -266,6 +266,58 @@ async fn rule_3_another_process_with_the_key_opens_it_and_another_server_does_no
 }
 
 #[tokio::test]
+async fn rule_5_no_answer_shows_an_upstreams_id() {
+    let upstream = service_fn(async |_: Post| {
+        let mut response = answer("application/json", Bytes::from(OK));
+        let id = HeaderValue::from_static("up-1");
+        response.headers_mut().insert(SESSION_ID, id);
+        Ok::<_, BoxError>(response)
+    });
+    let sessions = Sessions::new(params());
+    let id = opened(&sessions).await;
+    let service = SessionLayer::new(sessions).layer(upstream);
+    let shown = async |request: Post| {
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.headers().get(SESSION_ID).cloned()
+    };
+    let modern = crate::layer::testing::post(Era::Modern, CALL);
+    assert_eq!(shown(modern).await, None);
+    assert_eq!(shown(post(CALL)).await, None, "it named none");
+    for request in [post(CALL), get(), delete()] {
+        assert_eq!(shown(with(&id, request)).await, Some(id.clone()));
+    }
+}
+
+#[tokio::test]
+async fn rule_8_what_is_open_is_ended_and_its_upstreams_can_be_told() {
+    let mut params = params();
+    params.endpoints = 2;
+    let sessions = Sessions::new(params);
+    let id = opened(&sessions).await;
+    let ended = opened(&sessions).await;
+    let service = SessionLayer::new(sessions.clone()).layer(service_fn(server));
+    service.oneshot(with(&ended, delete())).await.unwrap();
+    let requests = sessions.end_all();
+    let [request] = &requests[..] else {
+        panic!("{} requests", requests.len())
+    };
+    assert_eq!(request.method(), http::Method::DELETE);
+    assert_eq!(request.headers()[SESSION_ID], "up-1");
+    assert_eq!(request.headers()["mcp-protocol-version"], "2025-06-18");
+    let extensions = request.extensions();
+    let call = extensions.get::<Call>().unwrap();
+    assert!(matches!(call.form(), crate::call::Form::End));
+    assert_eq!(call.era(), Era::Legacy);
+    assert_eq!(extensions.get::<Pin>().unwrap().endpoint, Some(0));
+    assert_eq!(sessions.stats().active, 0);
+    assert_eq!(
+        cause(&sessions, with(&id, post(CALL))).await,
+        Some(Cause::SessionLost)
+    );
+    assert!(sessions.end_all().is_empty());
+}
+
+#[tokio::test]
 async fn rule_3_a_session_stays_on_its_endpoint() {
     let mut params = params();
     params.endpoints = 2;

@@ -30,6 +30,7 @@ const ELSEWHERE: &[&str] = &[
     "stream_idle",
     "total_timeout",
     "overloaded",
+    "shutting_down",
     "internal",
 ];
 

@@ -6,7 +6,7 @@
 //! | client cancels | its `notifications/cancelled`, in the session | as above |
 //! | deadline | `notifications/cancelled` with the id, in the session (C95) | the connection closes |
 //! | reload | nothing: the call runs to its end | the same |
-//! | drain | nothing within the grace, then as for a deadline | the same |
+//! | drain | nothing within the grace, then as for a deadline, and the caller gets an error | the same |
 
 use serde_json::{Value, json};
 
@@ -214,6 +214,18 @@ async fn drain_after_the_grace(era: Era, form: Form) {
     row.is_cancelled_upstream().await;
     let left = row.caller.rest().await;
     assert!(!left.contains("\"result\""), "{left}");
+    // Its caller knows what has become of it, and that nothing more will come.
+    assert!(left.contains(r#""cause":"shutting_down""#), "{left}");
+    assert!(left.contains(r#""id":"slow-7""#), "{left}");
+    match form {
+        Form::Json => {
+            assert!(left.starts_with("HTTP/1.1 503 "), "{left}");
+            let left = left.to_ascii_lowercase();
+            assert!(left.contains("\r\nretry-after: 1\r\n"), "{left}");
+            assert!(left.contains("\r\nconnection: close\r\n"), "{left}");
+        }
+        Form::Events => assert!(left.ends_with(LAST_CHUNK), "{left}"),
+    }
 }
 
 async fn drain_while_detached(form: Form, end: End) {

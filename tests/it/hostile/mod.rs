@@ -10,5 +10,6 @@ mod peer;
 mod pool;
 mod rig;
 mod server;
+mod sessions;
 mod slow;
 mod wire;

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::peer::{Client, Conn, Gate, Upstream};
 use super::rig::{Rig, is_alone, memory, skip, within};
-use super::wire::{EVENTS, Era, Message, chunk, event, json_answer, progress, raw_answer, result};
+use super::wire::{
+    EVENTS, Era, LAST_CHUNK, Message, chunk, event, json_answer, progress, raw_answer, result,
+    unchunk,
+};
 
 /// What all hostile answers of a test may cost at most, whoever else runs in this process: a sidecar that kept what it
 /// was sent would need many times that.
@@ -206,20 +209,16 @@ async fn closes_everywhere(answer: String) {
         for at in 0..answer.len() {
             cut.store(at, Ordering::Relaxed);
             let mut caller = client.open(&client.tool(&json!("bad-1"), "bad")).await;
-            let got = within(caller.message()).await;
-            let Some(got) = got else {
-                // A JSON answer that broke is cut, with its head if that had gone out already.
-                assert!(at >= head && is_json, "after {at} bytes");
-                continue;
-            };
-            if at < head {
+            let got = within(caller.message()).await.unwrap();
+            if at < head || is_json {
                 let cause = got.json()["error"]["data"]["cause"].clone();
                 assert!(
                     got.status() == 502 && (cause == "connection_lost" || cause == "bad_response"),
                     "after {at} bytes: {got:?}"
                 );
                 assert_eq!(got.json()["id"], "bad-1");
-            } else if !is_json {
+                assert_eq!(got.json()["error"]["data"]["retryable"], false);
+            } else {
                 // Whatever came before, the end of it is an answer for the call, in an event of its own.
                 let text = got.text();
                 let last = text.trim_end().rsplit('\n').next().unwrap();
@@ -230,11 +229,6 @@ async fn closes_everywhere(answer: String) {
                     "after {at} bytes: {text}"
                 );
                 assert_eq!(last["id"], "bad-1", "after {at} bytes: {text}");
-            } else {
-                assert!(
-                    got.body.len() < got.content_length(),
-                    "after {at} bytes: {got:?}"
-                );
             }
         }
         client.echo().await;
@@ -248,8 +242,101 @@ async fn closes_everywhere(answer: String) {
 }
 
 #[tokio::test]
-async fn a_json_answer_that_closes_anywhere_ends_for_its_caller() {
-    closes_everywhere(json_answer(&result(&json!("bad-1")))).await;
+async fn a_json_answer_that_closes_anywhere_is_an_error_for_its_caller() {
+    let message = result(&json!("bad-1"));
+    closes_everywhere(json_answer(&message)).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let chunked = format!(
+        "{head}transfer-encoding: chunked\r\n\r\n{}{LAST_CHUNK}",
+        chunk(&message.to_string())
+    );
+    closes_everywhere(chunked).await;
+    // Nothing but the message itself says where this one ends.
+    closes_everywhere(format!("{head}connection: close\r\n\r\n{message}")).await;
+}
+
+#[tokio::test]
+async fn a_long_json_answer_that_breaks_is_cut_so_that_its_caller_sees_it() {
+    let long = "x".repeat(200 * 1024);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    for (answer, is_chunked) in [
+        (
+            format!("{head}content-length: 300000\r\n\r\n\"{long}"),
+            false,
+        ),
+        (
+            format!(
+                "{head}transfer-encoding: chunked\r\n\r\n{}",
+                chunk(&format!("\"{long}"))
+            ),
+            true,
+        ),
+    ] {
+        let upstream = answering(answer).await;
+        let rig = Rig::start(&upstream, "").await;
+        for era in [Era::Legacy, Era::Modern] {
+            let client = Client::connect(rig.address, era).await;
+            let mut caller = client.open(&client.tool(&json!("bad-1"), "bad")).await;
+            let head = within(caller.head()).await.unwrap();
+            assert_eq!((head.status(), head.is_chunked()), (200, is_chunked));
+            let body = caller.rest().await;
+            if is_chunked {
+                assert!(!unchunk(body.as_bytes()).1, "it has its last chunk");
+            } else {
+                assert!(body.len() < head.content_length(), "it is whole");
+            }
+            client.echo().await;
+        }
+        rig.counted("connection_lost").await;
+    }
+}
+
+#[tokio::test]
+async fn a_json_answer_that_breaks_is_asked_for_again_where_that_repeats_nothing() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let upstream = Upstream::start(move |request, mut conn| {
+        let is_first = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        async move {
+            let answer = json_answer(&result(&request.json()["id"]));
+            let part = if is_first {
+                answer.len() - 1
+            } else {
+                answer.len()
+            };
+            conn.send(&answer[..part]).await;
+            None
+        }
+    })
+    .await;
+    let rig = Rig::start(&upstream, "").await;
+    for era in [Era::Legacy, Era::Modern] {
+        let client = Client::connect(rig.address, era).await;
+        let list = client.request(&json!("list-1"), "tools/list", json!({}));
+        let answer = client.send(&list).await;
+        assert_eq!(answer.json()["id"], "list-1");
+        assert!(answer.json()["result"].is_object(), "{answer:?}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_without_its_response_ends_with_an_error_event() {
+    let answer = format!("{EVENTS}{}{LAST_CHUNK}", event(&progress()));
+    let upstream = answering(answer).await;
+    let rig = Rig::start(&upstream, "").await;
+    for era in [Era::Legacy, Era::Modern] {
+        let client = Client::connect(rig.address, era).await;
+        let answer = client.bad().await;
+        let text = answer.text();
+        assert!(text.contains("notifications/progress"), "{text}");
+        let last = text.trim_end().rsplit('\n').next().unwrap();
+        let last: Value = serde_json::from_str(last.trim_start_matches("data: ")).unwrap();
+        assert_eq!(last["id"], "bad-1");
+        assert_eq!(last["error"]["data"]["cause"], "connection_lost", "{text}");
+        client.echo().await;
+    }
+    rig.counted("connection_lost").await;
 }
 
 #[tokio::test]

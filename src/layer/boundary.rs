@@ -4,7 +4,7 @@
 
 /// Where the bytes so far end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Boundary {
+pub(crate) struct Boundary {
     place: Place,
     /// The last byte was CR: an LF now is of the same line end.
     after_cr: bool,
@@ -19,7 +19,7 @@ enum Place {
 
 impl Boundary {
     /// The start of a stream.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self {
             place: Place::Between,
             after_cr: false,
@@ -27,7 +27,7 @@ impl Boundary {
     }
 
     /// Takes note of what went out.
-    pub(super) fn pass(&mut self, chunk: &[u8]) {
+    pub(crate) fn pass(&mut self, chunk: &[u8]) {
         // After four bytes it does not matter what was before: either one of them is of a line, or they are at least
         // two line ends.
         let tail = chunk.get(chunk.len().saturating_sub(4)..).unwrap_or(chunk);
@@ -48,12 +48,12 @@ impl Boundary {
     }
 
     /// Whether something of one's own may stand here.
-    pub(super) fn is_between(self) -> bool {
+    pub(crate) fn is_between(self) -> bool {
         self.place == Place::Between
     }
 
     /// What ends an event that has begun, so that nobody takes it for a message: the last name counts.
-    pub(super) fn abort(self) -> &'static [u8] {
+    pub(crate) fn abort(self) -> &'static [u8] {
         match self.place {
             Place::Between => b"",
             Place::LineStart => b"event: aborted\n\n",
