@@ -56,7 +56,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 const SHARED_BY_LAYERS: &[&str] = &[
     "Answered",
     "PassedBody",
+    "ReadAlong",
+    "Reader",
     "BoxBodyLayer",
+    "along",
     "answered",
     "boundary",
     "box_body",

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -21,7 +20,7 @@ use tower_service::Service;
 use crate::call::Call;
 use crate::catalog::Catalog;
 use crate::codec::sse::Decoder;
-use crate::layer::media;
+use crate::layer::{ReadAlong, Reader, media};
 use crate::mcp::method::Method;
 
 /// The most bytes of a list that are read.
@@ -69,7 +68,7 @@ impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Learn<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ReadAlong<ResBody, Lesson>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -99,12 +98,12 @@ impl<F, ResBody, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, E>;
+    type Output = Result<Response<ReadAlong<ResBody, Lesson>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let reader = this.catalog.take().and_then(|catalog| {
+        let lesson = this.catalog.take().and_then(|catalog| {
             let form = if media::is_event_stream(response.headers()) {
                 Form::Events(Decoder::new(MAX_LIST))
             } else if media::is_json(response.headers()) {
@@ -112,9 +111,9 @@ where
             } else {
                 return None;
             };
-            Some(Reader { catalog, form })
+            Some(Lesson { catalog, form })
         });
-        Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, reader })))
+        Poll::Ready(Ok(response.map(|inner| ReadAlong::new(inner, lesson))))
     }
 }
 
@@ -124,8 +123,9 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     }
 }
 
+/// A list that goes by.
 #[derive(Debug)]
-struct Reader {
+pub struct Lesson {
     catalog: Catalog,
     form: Form,
 }
@@ -136,9 +136,8 @@ enum Form {
     Events(Decoder),
 }
 
-impl Reader {
-    /// Takes a piece that goes by; false if there is no use in more.
-    fn saw(&mut self, piece: &[u8]) -> bool {
+impl Reader for Lesson {
+    fn saw(&mut self, piece: &Bytes) -> bool {
         match &mut self.form {
             Form::Json(all) => {
                 all.extend_from_slice(piece);
@@ -165,67 +164,6 @@ impl Reader {
         if let Form::Json(message) = self.form {
             self.catalog.learn(&message);
         }
-    }
-}
-
-pin_project! {
-    /// The answer's body, read along.
-    pub struct ResponseBody<B> {
-        #[pin]
-        inner: B,
-        reader: Option<Reader>,
-    }
-}
-
-impl<B: From<Bytes>> From<Bytes> for ResponseBody<B> {
-    fn from(bytes: Bytes) -> Self {
-        Self {
-            inner: bytes.into(),
-            reader: None,
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let mut inner = this.inner;
-        let frame = ready!(inner.as_mut().poll_frame(cx));
-        if let Some(reader) = this.reader {
-            let goes_on = match &frame {
-                Some(Ok(frame)) => frame.data_ref().is_none_or(|piece| reader.saw(piece)),
-                Some(Err(_)) => false,
-                None => true,
-            };
-            // With a known length nobody asks for the end.
-            let has_ended = frame.is_none() || inner.is_end_stream();
-            if !goes_on {
-                *this.reader = None;
-            } else if has_ended && let Some(reader) = this.reader.take() {
-                reader.ended();
-            }
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B> fmt::Debug for ResponseBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }
 

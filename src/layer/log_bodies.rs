@@ -20,13 +20,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::call::Call;
 use crate::facts::{Facts, RequestId};
+use crate::layer::{ReadAlong, Reader};
 
 /// The most bytes of one message that are written.
 pub const MAX_LOGGED: usize = 8 * 1024;
@@ -99,7 +99,7 @@ impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for LogBodies<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ReadAlong<ResBody, Copied>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -114,7 +114,7 @@ where
         {
             write("request", request_id(), call.body());
         }
-        let copy = self.log.responses().then(|| Copy {
+        let copy = self.log.responses().then(|| Copied {
             request_id: request_id(),
             seen: BytesMut::new(),
         });
@@ -141,7 +141,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        copy: Option<Copy>,
+        copy: Option<Copied>,
     }
 }
 
@@ -149,13 +149,13 @@ impl<F, ResBody, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, E>;
+    type Output = Result<Response<ReadAlong<ResBody, Copied>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let copy = this.copy.take();
-        Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, copy })))
+        Poll::Ready(Ok(response.map(|inner| ReadAlong::new(inner, copy))))
     }
 }
 
@@ -166,74 +166,26 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 }
 
 /// What went by of an answer; written when it is dropped.
-struct Copy {
+#[derive(Debug)]
+pub struct Copied {
     request_id: Option<RequestId>,
     seen: BytesMut,
 }
 
-impl Copy {
-    fn saw(&mut self, piece: &[u8]) {
+impl Reader for Copied {
+    fn saw(&mut self, piece: &Bytes) -> bool {
         let room = (MAX_LOGGED + 1).saturating_sub(self.seen.len());
         self.seen
             .extend_from_slice(piece.get(..room).unwrap_or(piece));
+        true
     }
+
+    fn ended(self) {}
 }
 
-impl Drop for Copy {
+impl Drop for Copied {
     fn drop(&mut self) {
         write("response", self.request_id, &self.seen);
-    }
-}
-
-pin_project! {
-    /// The answer's body.
-    pub struct ResponseBody<B> {
-        #[pin]
-        inner: B,
-        copy: Option<Copy>,
-    }
-}
-
-impl<B: From<Bytes>> From<Bytes> for ResponseBody<B> {
-    fn from(bytes: Bytes) -> Self {
-        Self {
-            inner: bytes.into(),
-            copy: None,
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        if let Some(copy) = this.copy
-            && let Some(Ok(frame)) = &frame
-            && let Some(piece) = frame.data_ref()
-        {
-            copy.saw(piece);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B> fmt::Debug for ResponseBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }
 
@@ -317,6 +269,54 @@ mod tests {
             .into_iter()
             .filter(|line| line.contains("direction"))
             .collect()
+    }
+
+    #[tokio::test]
+    async fn rule_2_a_message_is_written_up_to_a_bound_with_what_it_is() {
+        let written = Written::default();
+        let _guard = tracing::subscriber::set_default(written.clone());
+        let facts = Facts::new(None);
+        let mut long = vec![b'x'; MAX_LOGGED];
+        long.extend_from_slice(b"yz");
+        let mut copied = Copied {
+            request_id: Some(facts.request_id()),
+            seen: BytesMut::new(),
+        };
+        assert!(copied.saw(&Bytes::from_static(b"\xff")));
+        assert!(copied.saw(&Bytes::from(long)));
+        // It broke off there.
+        drop(copied);
+        let lines = written.0.lock().unwrap().clone();
+        let line = lines.iter().find(|line| line.contains("response")).unwrap();
+        assert!(line.contains(&facts.request_id().to_string()), "{line}");
+        assert!(line.contains("\u{fffd}x") && !line.contains('y'), "{line}");
+        assert!(
+            line.contains(&format!("bytes={}", MAX_LOGGED + 1)),
+            "{line}"
+        );
+    }
+
+    #[tokio::test]
+    async fn rule_4_the_bytes_pass_as_they_come() {
+        let (feeder, body) = crate::layer::testing::fed();
+        let body = Mutex::new(Some(body));
+        let inner = service_fn(|_: Request<()>| {
+            let body = body.lock().unwrap().take().unwrap();
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let log = BodyLog::default();
+        log.set(true, true);
+        let answer = LogBodiesLayer::new(log)
+            .layer(inner)
+            .oneshot(Request::new(()));
+        let mut body = answer.await.unwrap().into_body();
+        for piece in ["a", "\u{fffd}", "b"] {
+            feeder.send(piece);
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), piece);
+        }
+        drop(feeder);
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]

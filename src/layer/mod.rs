@@ -10,6 +10,7 @@
 //! body. Futures are named and not boxed, but for `hold`'s, which moves the
 //! call into the body of the answer that it began, and `session`'s legacy requests, which a task can take over.
 
+mod along;
 mod answered;
 pub mod authenticate;
 #[cfg(feature = "balance")]
@@ -45,6 +46,7 @@ pub mod timeouts;
 pub mod trace;
 pub mod wind_down;
 
+pub use along::{ReadAlong, Reader};
 pub use answered::Answered;
 pub use box_body::BoxBodyLayer;
 pub use passed::PassedBody;

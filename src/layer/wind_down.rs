@@ -2,7 +2,8 @@
 //!
 //! Contract:
 //!
-//! 1. Only GET and `subscriptions/listen` streams are its business; calls end by themselves, or when the grace is over.
+//! 1. Only GET and `subscriptions/listen` streams are its business; calls end by themselves, or when the grace is over
+//!    ([`hold`](super::hold)).
 //! 2. Once the signal is given, a stream ends at the next event's boundary, at once if it stands at one. The last bytes are
 //!    a comment that says why.
 //! 3. A modern listen gets its result before that (C62): `{"resultType":"complete"}` with the subscription's id.
@@ -24,6 +25,7 @@ use tower_service::Service;
 
 use crate::call::{Call, Form};
 use crate::codec::sse;
+use crate::layer::boundary::Boundary;
 use crate::layer::media;
 
 /// The signal: true once streams are to end.
@@ -177,46 +179,8 @@ impl Watched {
             }),
             last: farewell.last,
             end: End::Open,
-            boundary: Boundary::default(),
+            boundary: Boundary::start(),
         }
-    }
-}
-
-/// Whether the bytes that went by end with a whole event: nothing, or an empty line.
-#[derive(Clone, Copy, Debug)]
-struct Boundary {
-    /// How many line ends in a row came last; the start of a stream counts as enough.
-    line_ends: u8,
-    last: u8,
-}
-
-impl Default for Boundary {
-    fn default() -> Self {
-        Self {
-            line_ends: 2,
-            last: 0,
-        }
-    }
-}
-
-impl Boundary {
-    fn saw(&mut self, bytes: &[u8]) {
-        // Only the last four bytes can matter: CR LF CR LF.
-        for &byte in bytes
-            .get(bytes.len().saturating_sub(4)..)
-            .unwrap_or_default()
-        {
-            match byte {
-                b'\n' if self.last == b'\r' => {}
-                b'\n' | b'\r' => self.line_ends = self.line_ends.saturating_add(1),
-                _ => self.line_ends = 0,
-            }
-            self.last = byte;
-        }
-    }
-
-    fn is_here(self) -> bool {
-        self.line_ends >= 2
     }
 }
 
@@ -256,7 +220,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         if watched.end == End::Over {
             return Poll::Ready(None);
         }
-        if watched.end == End::Near && watched.boundary.is_here() {
+        if watched.end == End::Near && watched.boundary.is_between() {
             watched.end = End::Over;
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut watched.last)))));
         }
@@ -266,7 +230,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             .and_then(|frame| frame.as_ref().ok())
             .and_then(Frame::data_ref)
         {
-            watched.boundary.saw(bytes);
+            watched.boundary.pass(bytes);
         }
         Poll::Ready(frame)
     }
@@ -350,19 +314,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rule_1_a_call_ends_by_itself() {
+        let body = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#);
+        let Parsed::One(message) = Message::read(&body).unwrap() else {
+            panic!("a batch")
+        };
+        let call = Call::new(Form::Message(message), Era::Legacy, None, body);
+        assert_eq!(read(Some(call), "data: x\n\n", true).await, "data: x\n\n");
+    }
+
+    #[tokio::test]
     async fn rule_2_a_stream_ends_at_a_boundary_with_a_comment() {
         assert_eq!(read(Some(get()), "data: x\n\n", false).await, "data: x\n\n");
-        let mut boundary = Boundary::default();
-        for (bytes, here) in [
-            ("data: x", false),
-            ("\r\n", false),
-            ("\r\n", true),
-            (": c\n", false),
-            ("\n", true),
-        ] {
-            boundary.saw(bytes.as_bytes());
-            assert_eq!(boundary.is_here(), here, "{bytes:?}");
-        }
+        assert_eq!(
+            read(Some(get()), "", true).await,
+            ": the sidecar is shutting down\n\n"
+        );
     }
 
     #[tokio::test]
