@@ -143,7 +143,11 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tower_test::mock;
+    use tracing::Level;
 
     use super::*;
 
@@ -170,6 +174,86 @@ mod tests {
         ] {
             assert_eq!(id_of(malformed), None, "{malformed}");
         }
+    }
+
+    /// Counts spans of calls, and how often they are entered.
+    #[derive(Clone)]
+    struct Counting {
+        most: Level,
+        spans: Arc<AtomicUsize>,
+        entered: Arc<AtomicUsize>,
+    }
+
+    impl Counting {
+        fn up_to(most: Level) -> Self {
+            let (spans, entered) = Default::default();
+            Self {
+                most,
+                spans,
+                entered,
+            }
+        }
+
+        fn counts(&self) -> (usize, usize) {
+            let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+            (read(&self.spans), read(&self.entered))
+        }
+    }
+
+    impl tracing::Subscriber for Counting {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() <= self.most
+        }
+        fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::Id {
+            assert_eq!(span.metadata().name(), "call");
+            assert_eq!(span.metadata().target(), "outrigger");
+            self.spans.fetch_add(1, Ordering::Relaxed);
+            tracing::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {}
+        fn enter(&self, _: &tracing::Id) {
+            self.entered.fetch_add(1, Ordering::Relaxed);
+        }
+        fn exit(&self, _: &tracing::Id) {}
+    }
+
+    /// A call that is answered at its second poll.
+    fn polled_twice() -> impl Future<Output = Result<&'static str, std::convert::Infallible>> {
+        let mut has_waited = false;
+        let inner = tower::service_fn(move |_: Request<()>| {
+            std::future::poll_fn(move |_| {
+                if std::mem::replace(&mut has_waited, true) {
+                    Poll::Ready(Ok("answer"))
+                } else {
+                    Poll::Pending
+                }
+            })
+        });
+        TraceLayer::new().layer(inner).call(Request::new(()))
+    }
+
+    #[test]
+    fn rule_1_nothing_is_made_while_nobody_listens() {
+        for (most, spans) in [(Level::INFO, 0), (Level::DEBUG, 1), (Level::TRACE, 1)] {
+            let counting = Counting::up_to(most);
+            let _guard = tracing::subscriber::set_default(counting.clone());
+            drop(polled_twice());
+            assert_eq!(counting.counts().0, spans, "{most}");
+        }
+    }
+
+    #[test]
+    fn rule_3_the_span_is_entered_whenever_the_call_is_polled() {
+        let counting = Counting::up_to(Level::DEBUG);
+        let _guard = tracing::subscriber::set_default(counting.clone());
+        let mut call = tokio_test::task::spawn(polled_twice());
+        assert_eq!(counting.counts(), (1, 1), "while it is made");
+        assert!(call.poll().is_pending());
+        assert_eq!(counting.counts(), (1, 2));
+        assert!(call.poll().is_ready());
+        assert_eq!(counting.counts(), (1, 3));
     }
 
     #[tokio::test]

@@ -236,3 +236,19 @@ async fn readiness_is_the_inner_services() {
     handle.allow(1);
     assert!(service.poll_ready().is_ready());
 }
+
+/// There is no runtime here, so that a timer could not even be made.
+#[test]
+fn rule_6_what_is_ready_at_once_costs_no_timer() {
+    let body = || Full::new(Bytes::from_static(b"{}"));
+    let inner = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        std::future::ready(Ok::<_, BoxError>(Response::new(body())))
+    });
+    let mut service = DeadlineLayer::new(Timeouts::default()).layer(inner);
+    let mut answer = tokio_test::task::spawn(service.call(post(Era::Legacy, CALL)));
+    let Poll::Ready(Ok(response)) = answer.poll() else {
+        panic!("it was ready")
+    };
+    let mut body = tokio_test::task::spawn(response.into_body());
+    assert!(body.enter(|cx, body| body.poll_frame(cx)).is_ready());
+}

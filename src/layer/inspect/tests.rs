@@ -451,3 +451,18 @@ async fn another_method_is_405_with_allow() {
     assert_eq!(response.status(), 405);
     assert!(response.headers().contains_key("allow"));
 }
+
+#[tokio::test]
+async fn rule_6_inwards_goes_what_came_and_what_is_known_of_it() {
+    // `send` holds the body against the call's.
+    let odd = modern_call("echo").replace("\"a\"", " 1.0e0 ");
+    let (status, seen) = post(&[MODERN, TOOLS_CALL, ("mcp-name", "echo")], &odd).await;
+    assert_eq!(status, 200, "{seen}");
+    assert_eq!(
+        seen,
+        json!({
+            "era": "modern", "revision": "2026-07-28", "method": "tools/call",
+            "subject": "echo", "tool": "echo", "batch": false,
+        })
+    );
+}

@@ -153,6 +153,24 @@ async fn rule_5_an_end_always_passes() {
 }
 
 #[tokio::test]
+async fn rule_6_a_call_counts_for_as_long_as_its_share_is_held() {
+    let mut stack = Stack::new(|params| params.calls.each = Some(1));
+    stack.handle.allow(1);
+    assert!(stack.service.poll_ready().is_ready());
+    let mut request = Request::post("/").body(()).unwrap();
+    Facts::of(&mut request).set_caller(Caller::named("ann".into()));
+    let call = stack.service.call(request);
+    let (seen, _send) = stack.handle.next_request().await.unwrap();
+    let held = seen.extensions().get().and_then(Share::hold).unwrap();
+    // Its caller hangs up, and it goes on.
+    drop(call);
+    assert_eq!(stack.call("ann").await.status(), 429);
+    assert_eq!(stack.call("bob").await.status(), 200);
+    drop(held);
+    assert_eq!(stack.call("ann").await.status(), 200);
+}
+
+#[tokio::test]
 async fn without_a_call_and_without_limits_everything_passes() {
     let mut stack = Stack::new(|_| {});
     for _ in 0..3 {

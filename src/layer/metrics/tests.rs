@@ -9,7 +9,7 @@ use tower::{ServiceExt, service_fn};
 
 use super::*;
 use crate::body::Body;
-use crate::error::Failure;
+use crate::error::{Cause, Failure};
 use crate::mcp::method::Method;
 
 struct Counted {
@@ -71,6 +71,23 @@ impl Counted {
 
 fn body(text: &'static str) -> Body {
     Body::from(Bytes::from_static(text.as_bytes()))
+}
+
+#[tokio::test]
+async fn rule_1_it_creates_the_facts_and_what_is_written_there_is_counted() {
+    let counted = Counted::new();
+    let inner = service_fn(async |request: Request<()>| {
+        let facts = Facts::get(&request).unwrap();
+        assert_eq!(facts.server().map(|name| &**name), Some("wiki"));
+        facts.set_method(Some(Method::ToolsList));
+        facts.set_cause(Cause::Dns);
+        Ok::<_, Infallible>(Response::new(body("x")))
+    });
+    let service = MetricsLayer::new(counted.families.clone()).layer(inner);
+    let request = Request::post("/").body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    counted.has(r#"outrigger_errors_total{error_type="dns",method="tools/list",server="wiki"} 1"#);
 }
 
 #[tokio::test]

@@ -350,3 +350,26 @@ async fn readiness_is_the_inner_services_for_each_attempt() {
     send.send_response(answer(200, "{}", None));
     assert_eq!(call.await.unwrap().status(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rule_4_what_breaks_after_the_answer_is_not_sent_again() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    let service = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let (feeder, body) = crate::layer::testing::fed();
+        feeder.send("{");
+        feeder.fail(Failure::new(Cause::ConnectionLost, Phase::Sent));
+        std::future::ready(Ok::<_, BoxError>(Response::new(body)))
+    });
+    let layer = RetryLayer::new(params());
+    let answer = layer.layer(service).oneshot(post(Era::Modern, LIST));
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(
+        body.frame().await.unwrap().unwrap().into_data().unwrap(),
+        "{"
+    );
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(Failure::from_error(error).cause(), Cause::ConnectionLost);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
