@@ -186,11 +186,10 @@ mod tests {
 
     impl Counting {
         fn up_to(most: Level) -> Self {
-            let (spans, entered) = Default::default();
             Self {
                 most,
-                spans,
-                entered,
+                spans: Arc::default(),
+                entered: Arc::default(),
             }
         }
 

@@ -447,7 +447,9 @@ async fn rule_9_a_call_without_an_answer_is_answered_at_the_end_of_the_process()
         for sent in [0, 1] {
             let mut request = accepting(post(era, text));
             let facts = Facts::of(&mut request);
-            (0..sent).for_each(|_| facts.count_sent());
+            for _ in 0..sent {
+                facts.count_sent();
+            }
             let (mut exchange, signal) = begin_until(request);
             let send = exchange.send().await;
             assert!(exchange.answer.poll().is_pending());
@@ -461,8 +463,7 @@ async fn rule_9_a_call_without_an_answer_is_answered_at_the_end_of_the_process()
                     .unwrap()
                     .contains("shutting_down")
             );
-            let (_, body) = answer.into_parts();
-            let mut body = body;
+            let mut body = answer.into_body();
             let body: Value = serde_json::from_str(&next(&mut body).await).unwrap();
             assert_eq!(body["error"]["data"]["cause"], "shutting_down");
             assert_eq!(body["error"]["data"]["retryable"], sent == 0);
