@@ -27,6 +27,7 @@ mod reload;
 mod restart;
 mod second_attempt;
 mod secrets;
+mod statements;
 mod support;
 mod test_command;
 mod usage;
