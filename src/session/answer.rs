@@ -179,6 +179,8 @@ impl http_body::Body for Replayed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Negotiated {
     pub(crate) revision: Option<Revision>,
+    /// Whether it is one, known or not, that is not opened with `initialize`.
+    pub(crate) is_undefined: bool,
     pub(crate) capabilities: Capabilities,
 }
 
@@ -191,8 +193,11 @@ impl Negotiated {
             protocol_version: Value,
         }
         let read: Result = serde_json::from_slice(result).unwrap_or_default();
+        let version = read.protocol_version.as_str();
         Self {
-            revision: read.protocol_version.as_str().and_then(Revision::parse),
+            revision: version.and_then(Revision::parse),
+            // Dates compare as text.
+            is_undefined: version.is_some_and(|it| it >= Revision::V2026_07_28.as_str()),
             capabilities: Capabilities::of_result(result),
         }
     }

@@ -3,12 +3,13 @@
 use http::HeaderMap;
 use serde_json::json;
 
-use crate::call::{Call, Form};
+use crate::call::{Call, Form, LARGE};
 use crate::error::{Cause, Failure, supported_versions};
 use crate::mcp::headers;
 use crate::mcp::message::{Kind, Malformed, Message, Parsed, Span};
 use crate::mcp::method::Method;
 use crate::mcp::revision::{Era, Revision};
+use crate::mcp::splice;
 
 use bytes::Bytes;
 
@@ -49,6 +50,15 @@ pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option
             judge_batch(headers, body, parts).map_err(|failure| (failure, None))
         }
         Ok(Parsed::One(message)) => {
+            if let Some(offered) = offer_without_initialize(body, &message) {
+                // The budget is not charged for the copy, so it must be small.
+                if body.len() > LARGE {
+                    return Err((Failure::unsent(Cause::BodyTooLarge), None));
+                }
+                let newest = format!("\"{}\"", Revision::LATEST_LEGACY);
+                let body = splice::replace(body, offered, newest.as_bytes());
+                return judge(headers, &body);
+            }
             let (era, verdict) = judge_message(headers, body, &message);
             let call = |revision| Call::new(Form::Message(message), era, revision, body.clone());
             match verdict {
@@ -57,6 +67,17 @@ pub fn judge(headers: &HeaderMap, body: &Bytes) -> Result<Call, (Failure, Option
             }
         }
     }
+}
+
+/// Where an `initialize` offers a revision that is not opened so.
+///
+/// Some servers agree to it, and then nothing that the two say to each other is defined. Offered the newest that is, a
+/// server looks to its caller as if it spoke no later one, which is what `initialize` is there to find out.
+fn offer_without_initialize(body: &[u8], message: &Message) -> Option<Span> {
+    let is_legacy = !message.params.meta.is_envelope();
+    let opens = is_legacy && message.known_method() == Some(Method::Initialize);
+    let offered = opens.then_some(message.params.protocol_version)??;
+    (*offered.decode(body) >= *Revision::V2026_07_28.as_str()).then(|| offered.span())
 }
 
 /// Ids are kept for as long as a call takes, and in tables; so they are bounded.

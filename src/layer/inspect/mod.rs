@@ -6,14 +6,16 @@
 //!    (408 after), out of one [`ByteBudget`] for the process (503 when it is spent). Bytes are taken from the budget as
 //!    they come, whatever length was announced, and given back when the first answer comes.
 //! 2. The era is the one that the request shows (see `judge`): an envelope in `params._meta` makes it modern whatever
-//!    else it carries (C23); `initialize` without one is legacy whatever its header.
+//!    else it carries (C23); `initialize` without one is legacy whatever its header. One that offers a revision which has
+//!    no `initialize` goes on offering the newest that has (C22).
 //! 3. A modern request agrees with itself or is refused: version header and envelope (C02, C04, C05), a served revision
 //!    (C06), `Mcp-Method` (C07), `Mcp-Name` (C08, C10), a method that the revision still has (C12). No key
 //!    that is read stands beside one that differs by case alone: who does not tell case apart would read that one.
 //! 4. A legacy request names a revision that exists, or none (C49). Arrays pass where no revision after 2025-03-26 is
 //!    named, without `initialize` in them (C50).
 //! 5. What it does not know it passes on: methods, fields, headers.
-//! 6. From here inwards the body is `Full<Bytes>`, the bytes are those that came, and [`Facts`] know era, method, tool.
+//! 6. From here inwards the body is `Full<Bytes>`, the bytes are those that came (but for C22), and [`Facts`] know era,
+//!    method, tool.
 //!
 //! What is no call is refused, so that none without one gets further: a body that is no message, an id of more than
 //! 1 KiB, a method that is not the protocol's.

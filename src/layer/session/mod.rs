@@ -6,10 +6,12 @@
 //!    without a [`Call`] passes untouched.
 //! 2. Where the answer to `initialize` carries an upstream's session id, the caller gets a sealed one
 //!    ([`session::seal`](crate::session::seal)). It is bound to the caller's principal, this server and a time. An
-//!    upstream without sessions stays without.
+//!    upstream without sessions stays without. `initialize` goes on without `MCP-Protocol-Version`, and an answer that
+//!    agrees to a revision which is not opened so fails as [`Cause::BadResponse`] (C22).
 //! 3. A later call's id is opened. What cannot be opened, has expired, was ended or is another principal's fails as
 //!    [`Cause::SessionLost`] (404). Inwards go the upstream's id, the [`OpenSession`] as an extension, and a
-//!    [`Pin`](crate::facts::Pin) where there are several endpoints.
+//!    [`Pin`](crate::facts::Pin) where there are several endpoints. A batch in a session whose revision has none fails as
+//!    [`Cause::BatchRefused`] (C50).
 //! 4. A legacy call without an id passes without one: whether the server needs one is the server's to say (400).
 //! 5. No answer, a modern one included, shows an upstream's id: the caller's own stands in its place, or nothing.
 //! 6. What a rebuild must bring back is noted once the server has accepted it: log level, subscriptions. All of it is
@@ -75,9 +77,9 @@ use crate::call::{Call, Form};
 use crate::error::{BoxError, Cause, Failure};
 use crate::facts::{Caller, Facts, Share};
 use crate::layer::PassedBody;
-use crate::mcp::headers::{LAST_EVENT_ID, SESSION_ID};
+use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::mcp::method::Method;
-use crate::mcp::revision::Era;
+use crate::mcp::revision::{Era, Revision};
 use crate::session::OpenSession;
 
 /// Adds [`Session`].
@@ -191,14 +193,20 @@ impl Plan {
             return Self::Look(None);
         }
         let (wants_answer, id, step) = (call.wants_answer(), call.id_token(), Step::of(call));
+        let is_batch = matches!(call.form(), Form::Batch(_));
         let cancelled = cancelled_id(call);
         let session = match &step {
             // It begins a session; one that it names is none of its business.
             Some(Step::Initialize { .. }) => {
                 request.headers_mut().remove(SESSION_ID);
+                // What is spoken is not negotiated yet, and a server that is of both eras would take this for modern.
+                request.headers_mut().remove(PROTOCOL_VERSION);
                 None
             }
             _ => match open(request, sessions) {
+                Ok(Some(session)) if is_batch && !has_batches(&session) => {
+                    return Self::Fail(Failure::unsent(Cause::BatchRefused));
+                }
                 Ok(session) => session,
                 Err(plan) => return *plan,
             },
@@ -218,6 +226,13 @@ impl Plan {
             (None, None) => Self::Look(session),
         }
     }
+}
+
+/// Whether arrays are messages of what is spoken in the session (C50).
+fn has_batches(session: &OpenSession) -> bool {
+    session
+        .revision()
+        .is_none_or(|revision| revision <= Revision::V2025_03_26)
 }
 
 /// Who is to be charged for a call that outlives its caller.

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 
 use crate::body::Body;
 use crate::call::{Call, Form};
-use crate::error::BoxError;
+use crate::error::{BoxError, Cause, Failure, Phase};
 use crate::facts::Facts;
 use crate::layer::PassedBody;
 use crate::layer::media::is_event_stream;
@@ -108,12 +108,12 @@ impl Attend {
                 return Ok(response);
             }
             Step::Initialize { params } if status.is_success() => {
-                let Some(upstream) = upstream else {
-                    return Ok(response.map(PassedBody::inner));
-                };
                 let (mut response, answer) = read(response).await?;
-                if let Some(result) = answer {
-                    let negotiated = Negotiated::of_result(&result);
+                let negotiated = answer.map(|result| Negotiated::of_result(&result));
+                if negotiated.as_ref().is_some_and(|it| it.is_undefined) {
+                    return Err(Failure::new(Cause::BadResponse, Phase::Answered).into());
+                }
+                if let (Some(negotiated), Some(upstream)) = (negotiated, upstream) {
                     // Parameters are a slice of the request, which must not be kept whole because of them.
                     let params = params.map(|params| Bytes::copy_from_slice(&params));
                     let facts = self.facts.as_ref();

@@ -51,6 +51,75 @@ async fn c13_an_error_of_ours_has_the_callers_id_as_it_was_spelled() {
     assert!(upstream.seen().is_empty());
 }
 
+/// The `initialize` of a client that offers `version`.
+fn offering(version: &str) -> String {
+    format!(
+        r#"{{"method":"initialize","params":{{"clientInfo":{{"name":"it","version":"1.0"}},"protocolVersion":"{version}","capabilities":{{"x":1E2}}}},"id":0,"jsonrpc":"2.0"}}"#
+    )
+}
+
+#[tokio::test]
+async fn c22_initialize_never_offers_a_revision_that_has_none() {
+    let (upstream, sidecar) = before("", |seen| {
+        let offered = seen.json()["params"]["protocolVersion"].to_string();
+        let says = format!(r#"{{"protocolVersion":{offered},"capabilities":{{}}}}"#);
+        Reply::json(result(seen, &says)).header("mcp-session-id", "upstream-1")
+    })
+    .await;
+    for (offered, sent) in [
+        ("2025-11-25", "2025-11-25"),
+        ("2024-11-05", "2024-11-05"),
+        ("1999-01-01", "1999-01-01"),
+        (MODERN, "2025-11-25"),
+        ("2099-01-01", "2025-11-25"),
+        (r"2026-07-\u00328", "2025-11-25"),
+    ] {
+        let request = Request::post(offering(offered)).header("mcp-protocol-version", MODERN);
+        let answered = sidecar.fetch(&request).await;
+        let seen = upstream.last();
+        let body = String::from_utf8(seen.body.clone()).unwrap();
+        assert_eq!(body, offering(sent), "no other byte is touched");
+        assert_eq!(
+            seen.header("content-length").unwrap(),
+            body.len().to_string()
+        );
+        assert_eq!(seen.header("mcp-protocol-version"), None, "{offered}");
+        assert_eq!(answered.status, 200);
+        assert_eq!(answered.json()["result"]["protocolVersion"], sent);
+        // The session that it opened can be used.
+        let session = answered.head.header("mcp-session-id").unwrap();
+        let ping = in_session(session, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+        assert_eq!(sidecar.fetch(&ping).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn c22_a_server_that_negotiates_a_revision_without_initialize_is_not_believed() {
+    for (session, agreed) in [
+        ("upstream-1", MODERN),
+        ("upstream-1", "2099-01-01"),
+        ("", MODERN),
+    ] {
+        let (_upstream, sidecar) = before("", move |seen| {
+            let says = format!(r#"{{"protocolVersion":"{agreed}","capabilities":{{}}}}"#);
+            let reply = Reply::json(result(seen, &says));
+            if session.is_empty() {
+                reply
+            } else {
+                reply.header("mcp-session-id", session)
+            }
+        })
+        .await;
+        let answered = sidecar.fetch(&initialize()).await;
+        assert_eq!(answered.status, 502, "{}", answered.text());
+        assert_eq!(answered.json()["error"]["data"]["cause"], "bad_response");
+        assert_eq!(answered.json()["id"], 0);
+        assert_eq!(answered.head.header("mcp-session-id"), None);
+        let status = sidecar.status().await;
+        assert_eq!(status["servers"]["scripted"]["sessions"]["active"], 0);
+    }
+}
+
 #[tokio::test]
 async fn c26_c29_a_list_that_is_cut_keeps_its_type_and_how_long_it_may_be_kept() {
     const LIST: &str = r#"{"resultType":"complete","tools":[{"name":"a"}CUT],"ttlMs":5.0e3,"cacheScope":"private","nextCursor":"c"}"#;

@@ -63,6 +63,37 @@ async fn c49_a_version_that_does_not_exist_is_400_and_none_is_the_sessions_own()
 }
 
 #[tokio::test]
+async fn c50_a_batch_passes_in_a_session_of_2025_03_26_and_in_no_later_one() {
+    let (upstream, sidecar) = server().await;
+    let batch =
+        r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}, {"jsonrpc":"2.0","id":2.0,"method":"ping"}]"#;
+    for (revision, passes) in [
+        ("2025-03-26", true),
+        ("2025-06-18", false),
+        ("2025-11-25", false),
+    ] {
+        let session = opened(&sidecar, revision).await;
+        let sent = upstream.seen().len();
+        // Whether the header repeats what was negotiated or not.
+        let bare = Request::post(batch).header("mcp-session-id", &session);
+        let named = bare.clone().header("mcp-protocol-version", revision);
+        for request in [bare, named] {
+            let answered = sidecar.fetch(&request).await;
+            if passes {
+                assert_eq!(answered.status, 200, "{}", answered.text());
+                assert_eq!(upstream.last().body, batch.as_bytes());
+            } else {
+                assert_eq!(answered.status, 400, "{revision}: {}", answered.text());
+                assert_eq!(answered.json()["error"]["code"], -32_600);
+                assert_eq!(answered.json()["error"]["data"]["cause"], "batch_refused");
+            }
+        }
+        assert_eq!(upstream.seen().len(), sent + if passes { 2 } else { 0 });
+        assert_eq!(sidecar.fetch(&in_session(&session, PING)).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn c69_callers_share_connections_and_neither_sessions_nor_cookies() {
     let folder = Folder::new("c69");
     let (ann, ben) = (
