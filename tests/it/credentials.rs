@@ -1,12 +1,7 @@
 //! What reaches the upstream when variables alone configure it, and what refuses to start.
 
-use std::collections::BTreeMap;
-
-use outrigger::config::Config;
-use outrigger::sidecar::{AdminPorts, Sidecar};
-
 use crate::support::mcp::{modern, modern_body};
-use crate::support::running::{Running, on_free_ports, run};
+use crate::support::running::{Running, from_environment, on_free_ports};
 use crate::support::tempfile::Folder;
 use crate::support::{Program, Reply, Request, Upstream};
 
@@ -22,24 +17,7 @@ async fn server() -> Upstream {
 
 /// A sidecar that variables alone configure, but for its ports.
 async fn by_environment(upstream: &Upstream, variables: &[(&str, &str)]) -> Running {
-    let mut environment: BTreeMap<String, String> = BTreeMap::new();
-    environment.insert("MCP_REMOTE_SERVER".to_owned(), upstream.url());
-    for (name, value) in variables {
-        environment.insert((*name).to_owned(), (*value).to_owned());
-    }
-    let mut loaded = match Config::from_environment(&environment) {
-        Ok(loaded) => loaded,
-        Err(report) => panic!("{report}"),
-    };
-    let anywhere = ([127, 0, 0, 1], 0).into();
-    loaded.config.listeners[0].listen = anywhere;
-    loaded.config.control.listen = anywhere;
-    loaded.config.observability.metrics.listen = anywhere;
-    let sidecar = Sidecar::build_with(&loaded, Box::new(environment)).unwrap();
-    run(
-        sidecar.bind(AdminPorts::AsConfigured).await.unwrap(),
-        anywhere,
-    )
+    from_environment(&upstream.url(), variables).await
 }
 
 fn list() -> Request {
@@ -144,8 +122,12 @@ async fn s0_17_the_base_path_is_where_the_server_is() {
         assert_eq!(answered.status, 200, "{path}: {}", answered.text());
         assert_eq!(upstream.last().target(), "/mcp");
     }
-    let answered = sidecar.fetch(&list().path("/api/gitlab")).await;
-    assert_eq!(answered.status, 404);
+    for path in ["/api/gitlab", "/api", "/api/github/other", "/api/githubs"] {
+        let answered = sidecar.fetch(&list().path(path)).await;
+        assert_eq!(answered.status, 404, "{path}");
+        assert_eq!(answered.json()["error"]["data"]["cause"], "no_route");
+    }
+    assert_eq!(upstream.seen().len(), 4);
 }
 
 #[tokio::test]

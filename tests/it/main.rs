@@ -17,6 +17,7 @@
 
 mod access;
 mod balancing;
+mod by_environment;
 mod credentials;
 mod demo;
 mod drain;

@@ -13,7 +13,7 @@ const TOKEN: &str = "t0p-s3cret";
 
 /// One request as a server saw it.
 #[derive(Clone, Debug)]
-struct Seen {
+pub(crate) struct Seen {
     method: String,
     path: String,
     head: String,
@@ -33,7 +33,7 @@ impl Seen {
 }
 
 /// What a server answers: status, further header lines, body.
-type Said = (u16, String, String);
+pub(crate) type Said = (u16, String, String);
 
 fn ok(request: &Seen, result: &Value) -> Said {
     let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "result": result});
@@ -41,8 +41,8 @@ fn ok(request: &Seen, result: &Value) -> Said {
 }
 
 /// A server on any free port, and what it saw. It serves as long as the test runs.
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -51,7 +51,7 @@ impl Server {
         Self::start_over(answer, |tcp| Box::new(tcp))
     }
 
-    fn start_tls(
+    pub(crate) fn start_tls(
         answer: impl Fn(&Seen, u16) -> Said + Send + Sync + 'static,
         config: Arc<ServerConfig>,
     ) -> Self {
@@ -85,7 +85,7 @@ impl Server {
         format!("http://127.0.0.1:{}/mcp", self.port)
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -179,7 +179,7 @@ fn masked(text: &str) -> String {
     out
 }
 
-fn modern(request: &Seen, _: u16) -> Said {
+pub(crate) fn modern(request: &Seen, _: u16) -> Said {
     match request.what() {
         "server/discover" => ok(
             request,
@@ -427,7 +427,7 @@ fn s3_8_the_timeout_bounds_a_step() {
 }
 
 /// A server's TLS, and its authority as a file's contents.
-fn tls() -> (Arc<ServerConfig>, String) {
+pub(crate) fn tls() -> (Arc<ServerConfig>, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2061, 1, 14);
@@ -510,17 +510,73 @@ fn an_old_server_is_told_apart_from_no_server() {
 }
 
 #[test]
-fn a_modern_server_that_refuses_a_good_request_is_not_asked_to_initialize() {
-    let server = Server::start(|request, _| {
-        let error = json!({"code": -32020, "message": "headers and body disagree"});
-        let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": error});
-        (400, String::new(), body.to_string())
-    });
-    let (code, text) = test(&[&server.url()]);
-    let line = "  FAIL  mcp        server/discover refused: headers and body disagree\n";
-    assert!(text.contains(line), "{text}");
-    assert_eq!(code, 1);
-    assert_eq!(server.seen().len(), 1);
+fn c19_a_modern_server_that_refuses_a_good_request_is_not_asked_to_initialize() {
+    for (number, data) in [
+        (-32020, json!({})),
+        (-32021, json!({"requiredCapabilities": {"roots": {}}})),
+        (
+            -32022,
+            json!({"supported": ["2027-01-01"], "requested": "2026-07-28"}),
+        ),
+    ] {
+        let server = Server::start(move |request, _| {
+            let error = json!({"code": number, "message": "not like this", "data": data});
+            let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": error});
+            (400, String::new(), body.to_string())
+        });
+        let (code, text) = test(&[&server.url()]);
+        let line = "  FAIL  mcp        server/discover refused: not like this\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(code, 1);
+        assert_eq!(server.seen().len(), 1, "{number}");
+    }
+}
+
+#[test]
+fn c20_c22_whatever_else_a_server_says_to_the_probe_it_is_asked_to_initialize() {
+    let unknown = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}"#;
+    let nameless = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no"}}"#;
+    let legacy_only = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"no","data":{"supported":["2025-11-25"]}}}"#;
+    for (status, body) in [
+        (422, "Unexpected message"),
+        (415, ""),
+        (400, nameless),
+        (404, unknown),
+        (200, unknown),
+        (400, legacy_only),
+        (406, "<html>"),
+    ] {
+        let server = Server::start(move |request, port| match request.what() {
+            "server/discover" => (status, String::new(), body.to_owned()),
+            _ => legacy(request, port),
+        });
+        let (code, text) = test(&[&server.url()]);
+        assert_eq!(code, 0, "{status} {body}: {text}");
+        let seen = server.seen();
+        assert_eq!(seen[1].what(), "initialize", "{status} {body}");
+        assert_eq!(seen[1].body["params"]["protocolVersion"], "2025-11-25");
+        assert!(
+            text.contains("legacy, 2025-06-18, with a session"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn c25_a_refusal_for_want_of_a_credential_says_nothing_of_the_era() {
+    for status in [401, 403] {
+        let server = Server::start(move |request, _| {
+            // An error that would tell the era, were it not for the status.
+            let error = json!({"code": -32601, "message": "no"});
+            let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": error});
+            (status, String::new(), body.to_string())
+        });
+        let (code, text) = test(&[&server.url()]);
+        assert_eq!(code, 3, "{text}");
+        let line = "  skip  era        cannot be known before the server lets us in\n";
+        assert!(text.contains(line), "{text}");
+        assert!(server.seen().iter().all(|it| it.what() != "initialize"));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use outrigger::error::Cause;
 use serde_json::{Value, json};
 
-use super::{before, result};
+use super::{NO_HOLD, before, result};
 use crate::support::mcp::{MODERN, in_session, initialize, legacy, modern, modern_body};
 use crate::support::{Reply, Request, Upstream, sidecar};
 
@@ -298,7 +298,7 @@ async fn second_attempt(body: String) -> Value {
         .unwrap();
     let sidecar = sidecar(&format!(
         "servers: [{{name: two, endpoints: [{{url: 'http://{nobody}/mcp'}}, {{url: '{}'}}],
-          loadBalancing: {{policy: failover}}, retry: {{backoff: {{initial: 1ms}}}}}}]",
+          loadBalancing: {{policy: failover}}, {NO_HOLD}, retry: {{backoff: {{initial: 1ms}}}}}}]",
         second.url()
     ))
     .await;

@@ -9,6 +9,9 @@ mod streams;
 
 use crate::support::{Reply, Running, Seen, Upstream, sidecar};
 
+/// No answer becomes a stream because a busy machine has made it late.
+const NO_HOLD: &str = "timeouts: {hold: off}";
+
 /// A server that answers so, and a sidecar before it; further keys of the server begin with a comma.
 async fn before(
     keys: &str,
@@ -19,13 +22,17 @@ async fn before(
         async move { reply }
     })
     .await;
-    let yaml = upstream.yaml().replace("}]}]", &format!("}}]{keys}}}]"));
-    let sidecar = sidecar(&yaml).await;
+    let sidecar = sidecar(&yaml(&upstream, keys)).await;
     (upstream, sidecar)
 }
 
+fn yaml(upstream: &Upstream, keys: &str) -> String {
+    let keys = format!("}}], {NO_HOLD}{keys}}}]");
+    upstream.yaml().replace("}]}]", &keys)
+}
+
 /// A result, with the id as the request spells it.
-fn result(seen: &Seen, result: &str) -> String {
+pub(crate) fn result(seen: &Seen, result: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#,
         seen.id()

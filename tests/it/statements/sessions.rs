@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{before, result};
+use super::{before, result, yaml};
 use crate::support::mcp::{LEGACY, in_session, initialize, modern, modern_body};
 use crate::support::tempfile::Folder;
 use crate::support::{Reply, Request, Running, Seen, Upstream, sidecar};
@@ -108,7 +108,7 @@ async fn c69_callers_share_connections_and_neither_sessions_nor_cookies() {
     .await;
     let sidecar = sidecar(&format!(
         "listeners: [{{listen: '127.0.0.1:0', inboundAuth: {{apiKeys: [{{name: ann, valueFrom: {{file: '{ann}'}}}}, {{name: ben, valueFrom: {{file: '{ben}'}}}}]}}}}]\n{}",
-        upstream.yaml()
+        yaml(&upstream, "")
     ))
     .await;
     let mut sessions = Vec::new();

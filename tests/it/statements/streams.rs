@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Barrier;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::result;
+use super::{NO_HOLD, result, yaml};
 use crate::support::client::Answer;
 use crate::support::mcp::{LEGACY, in_session, initialize, modern, modern_body};
 use crate::support::{Reply, Request, Running, Seen, Upstream, eventually, sidecar, soon};
@@ -27,7 +27,7 @@ impl Server {
             async move { reply }
         })
         .await;
-        let sidecar = sidecar(&upstream.yaml()).await;
+        let sidecar = sidecar(&yaml(&upstream, "")).await;
         let opened = sidecar.fetch(&initialize()).await;
         let session = opened.head.header("mcp-session-id").unwrap().to_owned();
         Self {
@@ -156,7 +156,7 @@ async fn c60_a_listen_that_was_sent_again_has_the_callers_id_in_all_its_messages
     let first = Upstream::start(|_| async { Reply::status(503) }).await;
     let sidecar = sidecar(&format!(
         "servers: [{{name: two, endpoints: [{{url: '{}'}}, {{url: '{}'}}],
-          loadBalancing: {{policy: failover}}, retry: {{backoff: {{initial: 1ms}}}}}}]",
+          loadBalancing: {{policy: failover}}, {NO_HOLD}, retry: {{backoff: {{initial: 1ms}}}}}}]",
         first.url(),
         second.url()
     ))
@@ -212,7 +212,7 @@ async fn c64_progress_goes_to_the_call_that_asked_though_others_use_the_same_tok
         }
     })
     .await;
-    let sidecar = sidecar(&upstream.yaml()).await;
+    let sidecar = sidecar(&yaml(&upstream, "")).await;
     let mut calls = Vec::new();
     for name in ["ann", "ben"] {
         let meta = r#""_meta":{"progressToken":1.0"#;

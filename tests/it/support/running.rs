@@ -1,5 +1,6 @@
 //! A whole sidecar inside the test, from YAML.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use outrigger::config::{Config, Loaded, Reload};
@@ -32,6 +33,28 @@ pub(crate) async fn sidecar(yaml: &str) -> Running {
         .await
         .unwrap();
     run(bound, listen)
+}
+
+/// Starts a sidecar before the server at `url` that variables alone configure, but for its ports.
+pub(crate) async fn from_environment(url: &str, variables: &[(&str, &str)]) -> Running {
+    let mut environment: BTreeMap<String, String> = BTreeMap::new();
+    environment.insert("MCP_REMOTE_SERVER".to_owned(), url.to_owned());
+    for (name, value) in variables {
+        environment.insert((*name).to_owned(), (*value).to_owned());
+    }
+    let mut loaded = match Config::from_environment(&environment) {
+        Ok(loaded) => loaded,
+        Err(report) => panic!("{report}"),
+    };
+    let anywhere = ([127, 0, 0, 1], 0).into();
+    loaded.config.listeners[0].listen = anywhere;
+    loaded.config.control.listen = anywhere;
+    loaded.config.observability.metrics.listen = anywhere;
+    let sidecar = Sidecar::build_with(&loaded, Box::new(environment)).unwrap();
+    run(
+        sidecar.bind(AdminPorts::AsConfigured).await.unwrap(),
+        anywhere,
+    )
 }
 
 /// Runs a sidecar that is bound, whose configuration says to listen at `listen`.
