@@ -407,7 +407,7 @@ fn resumes(seen: &[Seen]) -> Vec<Option<String>> {
 }
 
 #[tokio::test]
-async fn c54_a_get_stream_goes_on_over_a_restart_with_log_level_and_subscriptions() {
+async fn c54_s1_19_a_get_stream_goes_on_over_a_restart_with_log_level_and_subscriptions() {
     let (server, upstream) = Streaming::start_at("first", ANYWHERE).await;
     let sidecar = sidecar(&upstream.yaml()).await;
     let session = open(sidecar.address).await;

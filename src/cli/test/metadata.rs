@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_inside_are_known_in_every_spelling() {
+    fn c90_addresses_inside_are_known_in_every_spelling() {
         for inside in [
             "127.0.0.1",
             "10.1.2.3",

@@ -601,7 +601,7 @@ async fn rule_6_a_rebuild_brings_the_stream_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_6_a_stream_that_brings_nothing_is_opened_less_and_less_often() {
+async fn s1_19_rule_6_a_stream_that_brings_nothing_is_opened_less_and_less_often() {
     let (server, session) = (Server::new(), session(false));
     server.with(|world| {
         world.streams = (0..100)

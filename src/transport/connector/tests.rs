@@ -623,7 +623,7 @@ async fn rule_5_a_redirect_within_the_origin_is_followed_once() {
 }
 
 #[tokio::test]
-async fn rule_5_other_redirects_fail_and_nothing_goes_elsewhere() {
+async fn c90_rule_5_other_redirects_fail_and_nothing_goes_elsewhere() {
     let other = Server::answering(OK).await;
     for (status, location) in [
         ("307 x", format!("http://{}/mcp", other.address)),

@@ -5,6 +5,7 @@
 mod answers;
 mod cancel;
 mod client;
+mod gone;
 mod limits;
 mod peer;
 mod pool;
