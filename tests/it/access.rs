@@ -135,8 +135,13 @@ async fn c48_delete_ends_a_session_for_good() {
     assert!(sidecar.fetch(&delete).await.status < 300);
     assert_eq!(upstream.last().header("mcp-session-id"), Some("upstream-1"));
     let sent = upstream.seen().len();
-    assert_eq!(sidecar.fetch(&ping(&session)).await.status, 404);
-    assert_eq!(sidecar.fetch(&ping("never-there")).await.status, 404);
+    let again = Request::stream().header("mcp-session-id", &session);
+    for request in [ping(&session), ping("never-there"), again, delete] {
+        let answered = sidecar.fetch(&request).await;
+        assert_eq!(answered.status, 404, "{request:?}");
+        assert_eq!(answered.json()["error"]["data"]["cause"], "session_lost");
+        assert_eq!(answered.head.header("mcp-session-id"), None);
+    }
     assert_eq!(upstream.seen().len(), sent);
 }
 
@@ -185,6 +190,8 @@ async fn c81_a_foreign_origin_or_host_is_403_on_every_route_and_method() {
         ] {
             let answered = sidecar.fetch(&request.clone().header(name, value)).await;
             assert_eq!(answered.status, 403, "{request:?} {name}: {value}");
+            let cause = &answered.json()["error"]["data"]["cause"];
+            assert_eq!(*cause, format!("{name}_refused"), "{request:?}");
         }
     }
     assert!(upstream.seen().is_empty());

@@ -76,6 +76,7 @@ impl Pair {
         reply: Reply,
         answer: &[u8],
     ) {
+        let kind = reply.kind();
         *self.next.lock().unwrap() = Some(reply);
         let before = self.upstream.seen().len();
         let answered = self.sidecar.fetch(request).await;
@@ -90,6 +91,12 @@ impl Pair {
         if answered.body != answer {
             self.wrong
                 .push(format!("{name}: the client saw {}", answered.text()));
+        }
+        let media = answered.head.header("content-type").map(str::to_owned);
+        if (answered.status, media.clone()) != kind {
+            let seen = (answered.status, media);
+            self.wrong
+                .push(format!("{name}: {seen:?} instead of {kind:?}"));
         }
     }
 

@@ -1,10 +1,11 @@
 //! What each layer does without a `Call`, as a program meets it that takes one layer alone: it never panics, and it
 //! never sends anything twice.
 
-use std::future::{Ready, ready};
+use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -54,20 +55,23 @@ const ALL: [Says; 9] = [
 struct Upstream {
     says: Says,
     asked: Arc<AtomicUsize>,
+    /// What it was asked last.
+    seen: Arc<Mutex<Option<Request<Bytes>>>>,
 }
 
 impl Service<Request<Full<Bytes>>> for Upstream {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Ready<Result<Response<Body>, BoxError>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        ready(match self.says {
+        let seen = self.seen.clone();
+        let answer = match self.says {
             Says::Status(status) => Ok(Response::builder()
                 .status(status)
                 .header("retry-after", "0")
@@ -75,6 +79,12 @@ impl Service<Request<Full<Bytes>>> for Upstream {
                 .body(Body::from(Bytes::from_static(b"{\"n\": 1.0}")))
                 .unwrap()),
             Says::Fails(cause, phase) => Err(Failure::new(cause, phase).into()),
+        };
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            *seen.lock().unwrap() = Some(Request::from_parts(parts, body));
+            answer
         })
     }
 }
@@ -92,12 +102,16 @@ fn request(method: Method, body: &'static str) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// What came of one request: the answer, whole, and how often the upstream was asked.
+/// What came of one request: the answer, whole, how often the upstream was asked, and what.
 async fn through<L, B>(
     layer: &L,
     request: Request<Full<Bytes>>,
     says: Says,
-) -> (Result<Response<Bytes>, BoxError>, usize)
+) -> (
+    Result<Response<Bytes>, BoxError>,
+    usize,
+    Option<Request<Bytes>>,
+)
 where
     L: Layer<Upstream>,
     L::Service: Service<Request<Full<Bytes>>, Response = Response<B>>,
@@ -109,7 +123,9 @@ where
     let upstream = Upstream {
         says,
         asked: asked.clone(),
+        seen: Arc::default(),
     };
+    let seen = upstream.seen.clone();
     let answer = async {
         let answer = layer.layer(upstream).oneshot(request).await;
         let (parts, body) = answer.map_err(Into::into)?.into_parts();
@@ -117,7 +133,8 @@ where
         Ok(Response::from_parts(parts, body))
     };
     let answer = answer.await;
-    (answer, asked.load(Ordering::Relaxed))
+    let seen = seen.lock().unwrap().take();
+    (answer, asked.load(Ordering::Relaxed), seen)
 }
 
 /// Sends all that may come, and proves that each is sent on once at most. Gives how often it was sent on in all.
@@ -134,7 +151,7 @@ where
         for method in [Method::POST, Method::GET, Method::DELETE, Method::PATCH] {
             for body in BODIES {
                 let request = request(method.clone(), body);
-                let (_, asked) = through(&layer, request, says).await;
+                let (_, asked, _) = through(&layer, request, says).await;
                 assert!(asked <= 1, "{says:?} {method} {body:?}: sent {asked} times");
                 sent += asked;
             }
@@ -155,12 +172,12 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let (answer, _) = through(&layer, request(Method::POST, BODIES[0]), Says::Status(200)).await;
+    let (answer, ..) = through(&layer, request(Method::POST, BODIES[0]), Says::Status(200)).await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["mcp-session-id"], "s3ssion");
     assert_eq!(answer.body(), "{\"n\": 1.0}");
-    let (answer, _) = through(
+    let (answer, ..) = through(
         &layer,
         request(Method::POST, BODIES[0]),
         Says::Fails(Cause::Dns, Phase::Unsent),
@@ -170,9 +187,31 @@ where
     assert_eq!(is_never_repeated(layer).await, REQUESTS);
 }
 
+/// The same of a layer that does nothing to the request either.
+async fn passes_untouched<L, B>(layer: L)
+where
+    L: Layer<Upstream> + Clone,
+    L::Service: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    <L::Service as Service<Request<Full<Bytes>>>>::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    for method in [Method::POST, Method::GET, Method::DELETE, Method::PATCH] {
+        for body in BODIES {
+            let sent = request(method.clone(), body);
+            let (.., seen) = through(&layer, sent, ALL[0]).await;
+            let (seen, sent) = (seen.unwrap(), request(method.clone(), body));
+            assert_eq!((seen.method(), seen.uri()), (sent.method(), sent.uri()));
+            assert_eq!(seen.headers(), sent.headers(), "{method} {body:?}");
+            assert_eq!(seen.body(), body, "{method}");
+        }
+    }
+    passes(layer).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn trace_passes_without_a_call() {
-    passes(trace::TraceLayer::new()).await;
+    passes_untouched(trace::TraceLayer::new()).await;
 }
 
 #[cfg(feature = "metrics")]
@@ -182,7 +221,7 @@ async fn metrics_passes_without_a_call_and_counts_it() {
 
     let registry = prometheus::Registry::new();
     let families = Families::register(&registry).unwrap();
-    passes(MetricsLayer::new(families.server("wiki".into()))).await;
+    passes_untouched(MetricsLayer::new(families.server("wiki".into()))).await;
     let text = prometheus::TextEncoder::new()
         .encode_to_string(&registry.gather())
         .unwrap();
@@ -207,14 +246,14 @@ async fn time_attempts_passes_without_a_call_and_times_it() {
 #[tokio::test(start_paused = true)]
 async fn log_bodies_passes_without_a_call_whatever_it_writes() {
     let log = log_bodies::BodyLog::default();
-    passes(log_bodies::LogBodiesLayer::new(log.clone())).await;
+    passes_untouched(log_bodies::LogBodiesLayer::new(log.clone())).await;
     log.set(true, true);
-    passes(log_bodies::LogBodiesLayer::new(log)).await;
+    passes_untouched(log_bodies::LogBodiesLayer::new(log)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn guard_is_the_same_without_a_call() {
-    passes(guard::GuardLayer::new(guard::Params::default())).await;
+    passes_untouched(guard::GuardLayer::new(guard::Params::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,13 +268,13 @@ async fn authenticate_is_the_same_without_a_call() {
 
 #[tokio::test(start_paused = true)]
 async fn limit_is_the_same_without_a_call() {
-    passes(limit::LimitLayer::new(limit::Params::default())).await;
+    passes_untouched(limit::LimitLayer::new(limit::Params::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn inspect_is_what_leaves_a_call_and_refuses_what_is_none() {
     let layer = inspect::InspectLayer::new(inspect::Params::default());
-    let (answer, asked) = through(&layer, request(Method::POST, BODIES[2]), ALL[0]).await;
+    let (answer, asked, _) = through(&layer, request(Method::POST, BODIES[2]), ALL[0]).await;
     assert_eq!(
         (answer.unwrap().status(), asked),
         (StatusCode::BAD_REQUEST, 0)
@@ -245,16 +284,16 @@ async fn inspect_is_what_leaves_a_call_and_refuses_what_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn hold_passes_without_a_call() {
-    passes(hold::HoldLayer::new(hold::Params::default())).await;
+    passes_untouched(hold::HoldLayer::new(hold::Params::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn rescue_only_makes_answers_of_failures_without_a_call() {
     let layer = rescue::RescueLayer::new();
-    let (answer, _) = through(&layer, request(Method::POST, BODIES[0]), Says::Status(500)).await;
+    let (answer, ..) = through(&layer, request(Method::POST, BODIES[0]), Says::Status(500)).await;
     assert_eq!(answer.unwrap().body(), "{\"n\": 1.0}");
     let refused = Says::Fails(Cause::ConnectionRefused, Phase::Unsent);
-    let (answer, _) = through(&layer, request(Method::POST, BODIES[0]), refused).await;
+    let (answer, ..) = through(&layer, request(Method::POST, BODIES[0]), refused).await;
     assert_eq!(answer.unwrap().status(), 502);
     assert_eq!(is_never_repeated(layer).await, REQUESTS);
 }
@@ -263,16 +302,16 @@ async fn rescue_only_makes_answers_of_failures_without_a_call() {
 async fn session_passes_without_a_call() {
     let keys = SessionKeys::new(SessionKey::new([7; 32]));
     let params = session::SessionParams::new("wiki".into(), keys);
-    passes(session::SessionLayer::new(session::Sessions::new(params))).await;
+    passes_untouched(session::SessionLayer::new(session::Sessions::new(params))).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn policy_refuses_without_a_call_where_it_has_something_to_refuse() {
-    passes(policy::RestrictToolsLayer::new(policy::Params::default())).await;
+    passes_untouched(policy::RestrictToolsLayer::new(policy::Params::default())).await;
     let mut params = policy::Params::default();
     params.exclude = vec![policy::Glob::new("delete_*")];
     let layer = policy::RestrictToolsLayer::new(params);
-    let (answer, _) = through(&layer, request(Method::POST, BODIES[0]), ALL[0]).await;
+    let (answer, ..) = through(&layer, request(Method::POST, BODIES[0]), ALL[0]).await;
     let error = answer.unwrap_err();
     assert_eq!(Failure::of(&error).unwrap().cause(), Cause::Internal);
     assert_eq!(is_never_repeated(layer).await, 0);
@@ -280,25 +319,25 @@ async fn policy_refuses_without_a_call_where_it_has_something_to_refuse() {
 
 #[tokio::test(start_paused = true)]
 async fn rejoin_passes_without_a_call() {
-    passes(rejoin::RejoinLayer::new(rejoin::RejoinParams::default())).await;
+    passes_untouched(rejoin::RejoinLayer::new(rejoin::RejoinParams::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn learn_passes_without_a_call() {
-    passes(learn::LearnLayer::new(Catalog::default())).await;
+    passes_untouched(learn::LearnLayer::new(Catalog::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn wind_down_passes_without_a_call_even_when_it_is_time() {
     let (_sender, signal) = tokio::sync::watch::channel(true);
-    passes(wind_down::WindDownLayer::new(signal)).await;
+    passes_untouched(wind_down::WindDownLayer::new(signal)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn retry_repeats_nothing_without_a_call() {
     let layer = retry::RetryLayer::new(retry::Params::default());
     let stats = layer.stats();
-    passes(layer).await;
+    passes_untouched(layer).await;
     assert_eq!(stats.retries_unsent() + stats.retries_answered(), 0);
 }
 
@@ -311,12 +350,12 @@ async fn balance_chooses_without_a_call() {
         Balance::new([upstream.clone(), upstream], Policy::RoundRobin)
     });
     // Each request has a balancer of its own here, so none is put aside for what an earlier one met.
-    passes(layer).await;
+    passes_untouched(layer).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn box_body_passes_without_a_call() {
-    passes(BoxBodyLayer::new()).await;
+    passes_untouched(BoxBodyLayer::new()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +365,7 @@ async fn complete_passes_without_a_call() {
 
 #[tokio::test(start_paused = true)]
 async fn deadline_times_without_a_call() {
-    passes(deadline::DeadlineLayer::new(Timeouts::default())).await;
+    passes_untouched(deadline::DeadlineLayer::new(Timeouts::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +377,7 @@ async fn headers_filters_without_a_call() {
 async fn credential_is_put_on_without_a_call() {
     let token = StaticCredential::bearer(SecretCell::new(Secret::new("t0ken")));
     let layer = credential::InjectCredentialLayer::new(token);
-    let (answer, asked) =
+    let (answer, asked, _) =
         through(&layer, request(Method::POST, BODIES[0]), Says::Status(401)).await;
     let error = answer.unwrap_err();
     assert_eq!(Failure::of(&error).unwrap().cause(), Cause::Unauthorized);

@@ -233,6 +233,33 @@ async fn rule_2_initialize_without_an_envelope_is_legacy_whatever_its_header() {
 }
 
 #[tokio::test]
+async fn c22_an_offer_that_has_no_initialize_becomes_the_newest_that_has() {
+    let offering = |version: &str, more: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"x":"{more}","protocolVersion":"{version}"}}}}"#
+        )
+    };
+    for (offered, sent) in [
+        ("2025-06-18", "2025-06-18"),
+        ("2026-07-28", "2025-11-25"),
+        ("2027-01-01", "2025-11-25"),
+    ] {
+        let (status, seen) = post(&[], &offering(offered, "")).await;
+        assert_eq!(
+            (status.as_u16(), &seen["era"], &seen["revision"]),
+            (200, &json!("legacy"), &json!(sent))
+        );
+    }
+    let large = offering("2026-07-28", &"x".repeat(LARGE));
+    let (status, answer) = post(&[], &large).await;
+    assert_eq!(
+        (status.as_u16(), &answer["error"]["data"]["cause"]),
+        (413, &json!("body_too_large")),
+        "a copy of it would be nobody's"
+    );
+}
+
+#[tokio::test]
 async fn c23_an_envelope_is_modern_even_with_a_session_id() {
     let (status, seen) = post(
         &[
@@ -268,12 +295,14 @@ async fn c02_an_incomplete_envelope_is_400_32602() {
 
 #[tokio::test]
 async fn c03_a_request_without_client_info_is_served() {
-    let (status, _) = post(
-        &[MODERN, TOOLS_CALL, ("mcp-name", "echo")],
-        &modern_call("echo"),
-    )
-    .await;
+    let call = modern_call("echo");
+    assert!(!call.contains("clientInfo"));
+    let (status, seen) = post(&[MODERN, TOOLS_CALL, ("mcp-name", "echo")], &call).await;
     assert_eq!(status, 200);
+    assert_eq!(
+        (&seen["era"], &seen["subject"]),
+        (&json!("modern"), &json!("echo"))
+    );
 }
 
 #[tokio::test]
@@ -321,19 +350,32 @@ async fn c07_mcp_method_is_there_and_agrees() {
 
 #[tokio::test]
 async fn c08_c10_mcp_name_is_decoded_and_agrees() {
-    for (name, header, expected) in [
-        ("echo", "echo", 200),
-        ("echo", "  echo\t", 200),
-        ("Grüße", "=?base64?R3LDvMOfZQ==?=", 200),
-        ("echo", "other", 400),
-        ("echo", "=?base64?!!!?=", 400),
+    for (name, header, fits) in [
+        ("echo", "echo", true),
+        ("echo", "  echo\t", true),
+        ("Grüße", "=?base64?R3LDvMOfZQ==?=", true),
+        // Markers in capitals, or without an end, are text (C10).
+        ("=?BASE64?R3I=?=", "=?BASE64?R3I=?=", true),
+        ("=?base64?R3I=", "=?base64?R3I=", true),
+        ("echo", "other", false),
+        ("echo", "ECHO", false),
+        ("echo", "=?base64?!!!?=", false),
+        ("Gr", "=?BASE64?R3I=?=", false),
     ] {
-        let (status, _) = post(
+        let (status, body) = post(
             &[MODERN, TOOLS_CALL, ("mcp-name", header)],
             &modern_call(name),
         )
         .await;
-        assert_eq!(status.as_u16(), expected, "{header}");
+        if fits {
+            assert_eq!((status.as_u16(), &body["subject"]), (200, &json!(name)));
+        } else {
+            assert_eq!(
+                (status.as_u16(), &body["error"]["code"], &body["id"]),
+                (400, &json!(-32020), &json!("a")),
+                "{header}"
+            );
+        }
     }
     let (status, body) = post(&[MODERN, TOOLS_CALL], &modern_call("echo")).await;
     assert_eq!(
@@ -354,8 +396,8 @@ async fn c12_a_removed_method_is_404_32601() {
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{ENVELOPE}}}}}"#);
         let (status, body) = post(&[MODERN, ("mcp-method", method)], &text).await;
         assert_eq!(
-            (status.as_u16(), &body["error"]["code"]),
-            (404, &json!(-32601)),
+            (status.as_u16(), &body["error"]["code"], &body["id"]),
+            (404, &json!(-32601), &json!(1)),
             "{method}"
         );
     }
@@ -364,12 +406,9 @@ async fn c12_a_removed_method_is_404_32601() {
 #[tokio::test]
 async fn c49_a_legacy_version_exists_or_is_400() {
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    assert_eq!(
-        post(&[("mcp-protocol-version", "1999-01-01")], ping)
-            .await
-            .0,
-        400
-    );
+    let (status, answer) = post(&[("mcp-protocol-version", "1999-01-01")], ping).await;
+    assert_eq!(status, 400);
+    assert_eq!(answer["error"]["data"]["cause"], "bad_version_header");
     let (status, seen) = post(&[], ping).await;
     assert_eq!((status.as_u16(), &seen["revision"]), (200, &Value::Null));
     assert_eq!(
@@ -383,25 +422,26 @@ async fn c49_a_legacy_version_exists_or_is_400() {
 #[tokio::test]
 async fn c50_batches_pass_where_the_revision_may_have_them() {
     let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#;
-    assert_eq!(post(&[], batch).await.1["batch"], true);
-    assert_eq!(
-        post(&[("mcp-protocol-version", "2025-03-26")], batch)
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        post(&[("mcp-protocol-version", "2025-06-18")], batch)
-            .await
-            .0,
-        400
-    );
-    assert_eq!(
-        post(&[], r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#)
-            .await
-            .0,
-        400
-    );
+    for headers in [&[][..], &[("mcp-protocol-version", "2025-03-26")]] {
+        let (status, seen) = post(headers, batch).await;
+        assert_eq!((status.as_u16(), &seen["batch"]), (200, &json!(true)));
+    }
+    let opens = r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#;
+    let modern = format!("[{}]", modern_call("echo"));
+    for (version, batch) in [
+        ("2025-06-18", batch),
+        ("2025-11-25", batch),
+        ("2025-03-26", opens),
+        ("2025-03-26", &modern),
+    ] {
+        let (status, answer) = post(&[("mcp-protocol-version", version)], batch).await;
+        assert_eq!(
+            (status.as_u16(), &answer["error"]["code"]),
+            (400, &json!(-32600)),
+            "{version} {batch}"
+        );
+        assert_eq!(answer["error"]["data"]["cause"], "batch_refused");
+    }
 }
 
 #[tokio::test]

@@ -63,15 +63,13 @@ struct Walk {
 }
 
 impl Walk {
-    async fn check(&mut self, answer: &Message, word: &'static str) {
+    /// The answer has this status, and says this cause in each place.
+    async fn check(&mut self, answer: &Message, status: u16, word: &'static str) {
         let cause = Cause::ALL
             .iter()
             .find(|cause| cause.as_str() == word)
             .unwrap();
-        assert!(
-            answer.status() >= 400 || answer.status() == 200,
-            "{answer:?}"
-        );
+        assert_eq!(answer.status(), status, "{word}: {answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
         let proxy_status = answer.header("proxy-status").unwrap_or_default();
         let expected = format!(
@@ -151,17 +149,19 @@ impl Walk {
             ..call()
         };
         let duplicate = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call"}"#;
-        for (request, cause) in [
-            (body("{"), "malformed_json"),
-            (body("{}"), "malformed_message"),
-            (body(duplicate), "duplicate_key"),
+        for (request, status, cause) in [
+            (body("{"), 400, "malformed_json"),
+            (body("{}"), 400, "malformed_message"),
+            (body(duplicate), 400, "duplicate_key"),
             (
                 body(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#),
+                400,
                 "batch_refused",
             ),
-            (method("PUT"), "method_not_allowed"),
+            (method("PUT"), 405, "method_not_allowed"),
             (
                 in_header("application/json\r\naccept", "text/plain\r\naccept"),
+                415,
                 "unsupported_media_type",
             ),
             (
@@ -169,44 +169,52 @@ impl Walk {
                     "accept: application/json, text/event-stream",
                     "accept: image/png",
                 ),
+                406,
                 "not_acceptable",
             ),
             (
                 in_header("mcp-name: echo", "mcp-name: other"),
+                400,
                 "header_mismatch",
             ),
-            (envelope, "envelope_incomplete"),
-            (replaced(MODERN, "2099-01-01"), "unsupported_version"),
-            (unheard, "bad_version_header"),
+            (envelope, 400, "envelope_incomplete"),
+            (replaced(MODERN, "2099-01-01"), 400, "unsupported_version"),
+            (unheard, 400, "bad_version_header"),
             (
                 modern.request(&json!(1), "ping", json!({})),
+                404,
                 "unknown_method",
             ),
             (
                 call().with("origin: https://evil.example.com"),
+                403,
                 "origin_refused",
             ),
-            (Request::get("no-such-session"), "session_lost"),
-            (modern.tool(&json!(1), "hidden"), "policy_denied"),
+            (Request::get("no-such-session"), 404, "session_lost"),
+            (modern.tool(&json!(1), "hidden"), 200, "policy_denied"),
         ] {
             let answer = modern.send(&request).await;
-            self.check(&answer, cause).await;
+            self.check(&answer, status, cause).await;
         }
-        for (start, cause) in [
+        for (start, status, cause) in [
             (
                 "POST /mcp HTTP/1.1\r\nhost: evil.example.com\r\ncontent-length: 0\r\n\r\n",
+                403,
                 "host_refused",
             ),
             (
                 "POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99999999\r\n\r\n",
+                413,
                 "body_too_large",
             ),
             (
                 "POST /nowhere HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\n\r\n",
+                404,
                 "no_route",
             ),
             (
                 "POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+                408,
                 "body_timeout",
             ),
         ] {
@@ -216,7 +224,7 @@ impl Walk {
                 skip(31).await;
             }
             let answer = within(conn.message()).await.unwrap();
-            self.check(&answer, cause).await;
+            self.check(&answer, status, cause).await;
         }
     }
 
@@ -224,41 +232,46 @@ impl Walk {
     async fn upstreams(&mut self, rig: &Rig) {
         for era in [Era::Modern, Era::Legacy] {
             let client = Client::connect(rig.address, era).await;
-            for (tool, cause) in [
-                ("close", "connection_lost"),
-                ("garbage", "bad_response"),
-                ("500 Oops", "upstream_error"),
-                ("429 Slow", "upstream_rate_limited"),
-                ("302 Away", "redirected"),
+            for (tool, status, cause) in [
+                ("close", 502, "connection_lost"),
+                ("garbage", 502, "bad_response"),
+                ("500 Oops", 500, "upstream_error"),
+                ("429 Slow", 429, "upstream_rate_limited"),
+                ("302 Away", 502, "redirected"),
                 (
                     "404 Gone",
+                    if era == Era::Modern { 502 } else { 404 },
                     if era == Era::Modern {
                         "not_found"
                     } else {
                         "session_lost"
                     },
                 ),
-                ("403 No", "forbidden"),
-                ("401 Who", "unauthorized"),
+                ("403 No", 502, "forbidden"),
+                ("401 Who", 502, "unauthorized"),
             ] {
                 let answer = client.send(&client.tool(&json!(1), tool)).await;
-                self.check(&answer, cause).await;
+                self.check(&answer, status, cause).await;
                 assert!(!answer.text().contains("words of the server"), "{answer:?}");
             }
             let mut slow = client.open(&client.tool(&json!(1), "silence")).await;
             rig.until("/servers/up/endpoints/0/connections/inUse", 1)
                 .await;
             skip(11).await;
-            self.check(&within(slow.message()).await.unwrap(), "request_timeout")
-                .await;
+            self.check(
+                &within(slow.message()).await.unwrap(),
+                504,
+                "request_timeout",
+            )
+            .await;
         }
     }
 
     /// A sidecar on whose first call there is this cause.
-    async fn first_call(&mut self, yaml: &str, cause: &'static str) {
+    async fn first_call(&mut self, yaml: &str, status: u16, cause: &'static str) {
         let rig = Rig::of(yaml).await;
         let client = Client::connect(rig.address, Era::Modern).await;
-        self.check(&client.bad().await, cause).await;
+        self.check(&client.bad().await, status, cause).await;
     }
 }
 
@@ -315,7 +328,7 @@ async fn s0_28_every_answer_of_our_own_has_one_shape_and_its_id_is_in_the_access
         .local_addr()
         .unwrap();
     let once = ", timeouts: {hold: off}, retry: {maxAttempts: 1}";
-    walk.first_call(&yaml(gone, once, ""), "connection_refused")
+    walk.first_call(&yaml(gone, once, ""), 502, "connection_refused")
         .await;
     let there = yaml(upstream.address, once, "");
     let named = format!("http://{}/", upstream.address);
@@ -324,7 +337,7 @@ async fn s0_28_every_answer_of_our_own_has_one_shape_and_its_id_is_in_the_access
     let dns = there
         .replace(&named, &nowhere)
         .replace(once, &format!("{once}, allowPlaintext: true"));
-    walk.first_call(&dns, "dns").await;
+    walk.first_call(&dns, 502, "dns").await;
     // Servers without TLS: one answers the handshake in plain text, one waits for more.
     let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tls = format!("https://{}/", plain.local_addr().unwrap());
@@ -339,7 +352,7 @@ async fn s0_28_every_answer_of_our_own_has_one_shape_and_its_id_is_in_the_access
             told.unwrap();
         }
     });
-    walk.first_call(&there.replace(&named, &tls), "tls_handshake")
+    walk.first_call(&there.replace(&named, &tls), 502, "tls_handshake")
         .await;
     let rig = Rig::of(&there.replace(&named, &named.replace("http:", "https:"))).await;
     let client = Client::connect(rig.address, Era::Modern).await;
@@ -347,7 +360,7 @@ async fn s0_28_every_answer_of_our_own_has_one_shape_and_its_id_is_in_the_access
     rig.until("/servers/up/endpoints/0/callsInFlight", 1).await;
     skip(11).await;
     let answer = within(waiting.message()).await.unwrap();
-    walk.check(&answer, "connect_timeout").await;
+    walk.check(&answer, 504, "connect_timeout").await;
 
     let secret = std::env::temp_dir().join(format!("outrigger-{}-answers", std::process::id()));
     std::fs::write(&secret, "planted").unwrap();
@@ -358,20 +371,21 @@ async fn s0_28_every_answer_of_our_own_has_one_shape_and_its_id_is_in_the_access
     let rig = Rig::of(&yaml(upstream.address, &auth, "")).await;
     let client = Client::connect(rig.address, Era::Modern).await;
     let refused = client.tool(&json!(1), "401 Who");
-    walk.check(&client.send(&refused).await, "unauthorized")
+    walk.check(&client.send(&refused).await, 502, "unauthorized")
         .await;
-    walk.check(&client.send(&refused).await, "credential_held")
+    walk.check(&client.send(&refused).await, 503, "credential_held")
         .await;
     std::fs::write(&secret, "").unwrap();
     let rig = Rig::of(&yaml(upstream.address, &auth, "")).await;
     let client = Client::connect(rig.address, Era::Modern).await;
-    walk.check(&client.bad().await, "credential_missing").await;
+    walk.check(&client.bad().await, 503, "credential_missing")
+        .await;
     std::fs::remove_file(&secret).unwrap();
 
     let rig = Rig::of(&yaml(upstream.address, "", ", rateLimit: {perCaller: 1/h}")).await;
     let client = Client::connect(rig.address, Era::Modern).await;
     client.echo().await;
-    walk.check(&client.bad().await, "rate_limited").await;
+    walk.check(&client.bad().await, 429, "rate_limited").await;
 
     assert!(ELSEWHERE.iter().all(|cause| !walk.met.contains(cause)));
     let all: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();

@@ -56,7 +56,9 @@ async fn calls_at_once_above_a_callers_share_are_429() {
             let mut first = client.open(&stream).await;
             assert_eq!(within(first.head()).await.unwrap().status(), 200);
             let mut second = client.open(&stream).await;
-            assert_eq!(within(second.head()).await.unwrap().status(), 429);
+            let answer = within(second.message()).await.unwrap();
+            refused(&answer, 429, "too_many_calls");
+            assert_eq!(upstream.seen("GET").len(), 1);
         }
         drop(slow);
     }

@@ -135,6 +135,13 @@ impl Reply {
         reply
     }
 
+    /// Its status and its media type.
+    pub(crate) fn kind(&self) -> (u16, Option<String>) {
+        let is_type = |(name, _): &&(String, String)| name == "content-type";
+        let media = self.headers.iter().find(is_type);
+        (self.status, media.map(|(_, value)| value.clone()))
+    }
+
     /// With a status.
     pub(crate) fn with_status(mut self, status: u16) -> Self {
         self.status = status;
