@@ -24,7 +24,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, TextEncoder};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -34,7 +34,7 @@ use crate::transport::listener::{Answer, Drain, RouteFuture};
 /// What the admin port tells. Whoever assembles the sidecar keeps it true.
 #[derive(Clone)]
 pub struct Admin {
-    registry: Registry,
+    metrics: Arc<dyn Fn() -> Vec<MetricFamily> + Send + Sync>,
     started: Arc<AtomicBool>,
     drain: Drain,
     aliases: Aliases,
@@ -83,15 +83,15 @@ impl Status {
 }
 
 impl Admin {
-    /// An admin port that shows `registry` and what `status` says at the time it is asked.
+    /// An admin port that shows what `metrics` and `status` say at the time it is asked.
     pub fn new(
-        registry: Registry,
+        metrics: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
         drain: Drain,
         aliases: Aliases,
         status: impl Fn() -> Status + Send + Sync + 'static,
     ) -> Self {
         Self {
-            registry,
+            metrics: Arc::new(metrics),
             started: Arc::default(),
             drain,
             aliases,
@@ -146,9 +146,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Body> {
-        // The status is asked so that gauges which are read off other parts are set.
-        let _ = (self.status)();
-        let mut families = self.registry.gather();
+        let mut families = (self.metrics)();
         if self.aliases == Aliases::Legacy {
             let aliased: Vec<_> = families.iter().filter_map(alias).collect();
             families.extend(aliased);
@@ -178,16 +176,23 @@ impl fmt::Debug for Admin {
     }
 }
 
+/// Our families that the bridge before us had, and its names for them.
+pub(crate) const LEGACY_NAMES: [(&str, &str); 3] = [
+    ("outrigger_requests_total", "mcp_remote_requests_total"),
+    (
+        "outrigger_request_duration_seconds",
+        "mcp_remote_request_duration_seconds",
+    ),
+    ("outrigger_errors_total", "mcp_remote_errors_total"),
+];
+
 /// A family under the name that the bridge before us had for it.
 fn alias(family: &MetricFamily) -> Option<MetricFamily> {
-    let name = match family.name() {
-        "outrigger_requests_total" => "mcp_remote_requests_total",
-        "outrigger_request_duration_seconds" => "mcp_remote_request_duration_seconds",
-        "outrigger_errors_total" => "mcp_remote_errors_total",
-        _ => return None,
-    };
+    let (_, name) = LEGACY_NAMES
+        .iter()
+        .find(|(ours, _)| *ours == family.name())?;
     let mut alias = family.clone();
-    alias.set_name(name.to_owned());
+    alias.set_name((*name).to_owned());
     Some(alias)
 }
 
@@ -313,14 +318,17 @@ mod tests {
     use super::*;
 
     fn admin(required_servers: Availability, aliases: Aliases) -> Admin {
-        let registry = Registry::new();
+        let registry = prometheus::Registry::new();
         let counter = prometheus::IntCounter::new("outrigger_requests_total", "x").unwrap();
         counter.inc();
         registry.register(Box::new(counter)).unwrap();
         let page = serde_json::json!({ "servers": { "wiki": { "latencyMs": 45 } } });
-        Admin::new(registry, Drain::default(), aliases, move || {
-            Status::new(page.clone(), required_servers)
-        })
+        Admin::new(
+            move || registry.gather(),
+            Drain::default(),
+            aliases,
+            move || Status::new(page.clone(), required_servers),
+        )
     }
 
     async fn page(response: Response<Body>) -> String {

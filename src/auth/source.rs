@@ -7,7 +7,8 @@
 //! 2. A file that vanishes or cannot be read leaves the last value in place: a mount that is being swapped is no loss.
 //!    A file that is there and empty is no value.
 //! 3. Files are at most 64 KiB of UTF-8. White space around the value is dropped.
-//! 4. [`SecretCell::watch`] reads the file at an interval and when [`poke`](SecretCell::poke)d, until its [`Watch`] is
+//! 4. [`SecretCell::changed_at`] is when the present value was read first: what proves that a rotation has arrived.
+//! 5. [`SecretCell::watch`] reads the file at an interval and when [`poke`](SecretCell::poke)d, until its [`Watch`] is
 //!    dropped. A change is logged without the value.
 //!
 //! It deliberately does not watch directories: whoever does (the configuration's watcher) pokes.
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::auth::template::Template;
+use crate::clock::Clock;
 use crate::secret::Secret;
 
 /// The longest file that is taken for a credential.
@@ -37,6 +39,8 @@ struct Cell {
     file: Option<PathBuf>,
     generation: AtomicU64,
     value: RwLock<Option<Secret>>,
+    /// Seconds since 1970; 0 while there is no value.
+    changed_at: AtomicU64,
     poked: Notify,
 }
 
@@ -93,6 +97,20 @@ impl SecretCell {
         self.0.generation.load(Ordering::Acquire)
     }
 
+    /// When the present value was read first, in seconds since 1970; nothing if there is no value.
+    #[must_use]
+    pub fn changed_at(&self) -> Option<u64> {
+        let seconds = self.0.changed_at.load(Ordering::Relaxed);
+        (seconds > 0).then_some(seconds)
+    }
+
+    /// Takes over when the value was read first from a cell that had the same: reading it elsewhere is no change.
+    pub fn continues(&self, before: &Self) {
+        if let (Some(seconds), true) = (before.changed_at(), self.current() == before.current()) {
+            self.0.changed_at.store(seconds, Ordering::Relaxed);
+        }
+    }
+
     /// The file it comes from.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
@@ -106,6 +124,10 @@ impl SecretCell {
         if *value == secret {
             return false;
         }
+        let now = secret
+            .as_ref()
+            .map_or(0, |_| Clock::system().unix_seconds());
+        self.0.changed_at.store(now, Ordering::Relaxed);
         *value = secret;
         // Inside the lock, so that a reader never sees the new generation before the new value.
         self.0
@@ -159,6 +181,7 @@ impl SecretCell {
             file,
             generation: AtomicU64::new(0),
             value: RwLock::new(None),
+            changed_at: AtomicU64::new(0),
             poked: Notify::new(),
         }))
     }
@@ -361,8 +384,26 @@ mod tests {
         assert!(!error.to_string().contains("xxx"));
     }
 
+    #[test]
+    fn rule_4_the_time_is_that_of_the_value() {
+        let cell = SecretCell::new(Secret::new("a"));
+        cell.0.changed_at.store(7, Ordering::Relaxed);
+        assert!(!cell.set(Some(Secret::new("a"))));
+        assert_eq!(cell.changed_at(), Some(7), "the same value again");
+        let same = SecretCell::new(Secret::new("a"));
+        same.continues(&cell);
+        assert_eq!(same.changed_at(), Some(7));
+        let other = SecretCell::new(Secret::new("b"));
+        other.continues(&cell);
+        assert_ne!(other.changed_at(), Some(7));
+        assert!(cell.set(Some(Secret::new("b"))));
+        assert!(cell.changed_at() > Some(7));
+        cell.set(None);
+        assert_eq!(cell.changed_at(), None);
+    }
+
     #[tokio::test]
-    async fn rule_4_a_poke_reads_the_file_and_a_dropped_watch_ends() {
+    async fn rule_5_a_poke_reads_the_file_and_a_dropped_watch_ends() {
         let file = Scratch::new("old");
         let cell = SecretCell::from_file(&file.0);
         cell.reread().unwrap();

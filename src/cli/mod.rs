@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod demo;
 mod logging;
+mod metrics;
 mod run;
 mod test;
 
@@ -53,6 +54,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Test an MCP server: what it speaks, what it wants, and what to do next
     Test(test::Arguments),
+    /// Print docs/metrics.md: each metric, what it means and when to look at it
+    #[command(hide = true)]
+    Metrics,
 }
 
 /// Runs the program with the arguments of the process. Its result is the exit code.
@@ -76,6 +80,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Test(arguments)) => test::run(arguments),
+        Some(Command::Metrics) => metrics::run(),
         // A container that is started with nothing but the variables is meant to run.
         None if Source::from_environment(&ProcessEnvironment).is_some() => {
             run::run(run::Arguments::default())

@@ -76,7 +76,7 @@ sections! {
     OBSERVABILITY = "observability" ["log", "metrics"] later ["tracing"];
     LOG = "log" ["level", "format", "bodies"] later ["stdioNotifications"];
     LOG_BODIES = "log.bodies" ["requests", "responses"] later [];
-    METRICS = "metrics" ["listen", "legacyNames"] later ["semconv"];
+    METRICS = "metrics" ["listen", "legacyNames", "semconv"] later [];
     CONTROL = "control" ["listen"] later [];
 }
 

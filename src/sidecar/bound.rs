@@ -119,6 +119,9 @@ impl Bound {
                 drain.clone(),
             ));
         }
+        // It ends with this future.
+        let mut beating = tokio::task::JoinSet::new();
+        beating.spawn(shared.heartbeat.clone().beat());
         // The admin port answers until the last call has ended: probes must see the drain.
         let open = Drain::default();
         let admin = serve(

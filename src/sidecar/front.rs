@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use crate::config::Environment;
-use crate::config::model::{InboundAuth, Listener, Network};
+use crate::config::model::{Listener, Network};
 use crate::error::BoxError;
 use crate::facts::Caller;
 use crate::layer::authenticate::{Anyone, ApiKeys, AuthenticateLayer, Authenticator, Challenge};
@@ -12,7 +12,7 @@ use crate::layer::inspect::{self, ByteBudget};
 use crate::layer::log_bodies::BodyLog;
 use crate::layer::wind_down::Signal;
 use crate::sidecar::router::Peer;
-use crate::sidecar::secrets::{Followed, Secrets};
+use crate::sidecar::secrets::{Followed, Opened, Secrets};
 use crate::transport::listener::Drain;
 
 /// The layers that a listener puts in front of every server.
@@ -25,6 +25,7 @@ pub(super) struct Front {
     pub(super) wind_down: Signal,
     pub(super) bodies: BodyLog,
     pub(super) peer: Peer,
+    pub(super) secrets: Vec<Opened>,
     /// Follows the files of its keys.
     _followed: Vec<Followed>,
 }
@@ -36,10 +37,11 @@ impl Front {
         budget: &ByteBudget,
         drain: &Drain,
         bodies: &BodyLog,
+        before: &[Opened],
     ) -> Result<Self, BoxError> {
-        let mut secrets = Secrets::new(environment);
-        let authenticate =
-            AuthenticateLayer::new(Inbound::build(&listener.inbound_auth, &mut secrets)?);
+        let mut secrets = Secrets::new(environment, before);
+        let authenticate = AuthenticateLayer::new(Inbound::build(listener, &mut secrets)?);
+        let (secrets, followed) = secrets.into_parts();
         let inspect = inspect::Params {
             max_body: listener.max_body_bytes,
             budget: budget.clone(),
@@ -59,7 +61,8 @@ impl Front {
             wind_down: drain.subscribe(),
             bodies: bodies.clone(),
             peer,
-            _followed: secrets.into_followed(),
+            secrets,
+            _followed: followed,
         })
     }
 }
@@ -96,13 +99,15 @@ pub(super) enum Inbound {
 }
 
 impl Inbound {
-    fn build(configured: &InboundAuth, secrets: &mut Secrets<'_>) -> Result<Self, BoxError> {
+    fn build(listener: &Listener, secrets: &mut Secrets<'_>) -> Result<Self, BoxError> {
+        let configured = &listener.inbound_auth;
         if configured.is_open() {
             return Ok(Self::Anyone(Anyone));
         }
         let mut keys = ApiKeys::new();
         for key in &configured.api_keys {
-            let cell = secrets.open(&key.value)?;
+            let at = format!("listeners.{}.inboundAuth.{}", listener.name, key.name);
+            let cell = secrets.open(at, &key.value)?;
             keys = if key.header == "x-api-key" || key.header == AUTHORIZATION {
                 // The two usual headers: the key may come in either, as a bearer token in the second.
                 keys.with(&key.name, cell)

@@ -21,6 +21,8 @@
 mod bound;
 mod front;
 mod gauges;
+mod heartbeat;
+mod process;
 mod restart;
 pub mod router;
 mod secrets;
@@ -34,6 +36,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::Registry;
+use prometheus::proto::MetricFamily;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -44,14 +47,16 @@ use crate::config::{Config, Environment, Loaded, ProcessEnvironment, Reload};
 use crate::error::BoxError;
 use crate::layer::inspect::ByteBudget;
 use crate::layer::log_bodies::BodyLog;
-use crate::layer::metrics::Families;
+use crate::layer::metrics::{self, Declared, Families, Semconv};
 use crate::session::{SessionKey, SessionKeys};
 use crate::sidecar::bound::BoundListener;
 use crate::sidecar::front::Front;
 use crate::sidecar::gauges::Gauges;
+use crate::sidecar::heartbeat::Heartbeat;
+use crate::sidecar::process::Process;
 use crate::sidecar::restart::restart_only;
 use crate::sidecar::router::{Route, Router, Routes};
-use crate::sidecar::secrets::Secrets;
+use crate::sidecar::secrets::{Opened, Secrets};
 use crate::sidecar::server::{Common, Retired, ServerState};
 use crate::transport::listener::Drain;
 
@@ -74,6 +79,10 @@ struct Shared {
     drain: Drain,
     bodies: BodyLog,
     gauges: Gauges,
+    process: Process,
+    heartbeat: Heartbeat,
+    /// The key of session ids, if it is configured.
+    session_secret: Vec<Opened>,
     /// What the process was started with: some of it stays whatever is reloaded.
     started: Config,
     generation: Mutex<Generation>,
@@ -123,19 +132,21 @@ impl Sidecar {
     ) -> Result<Self, BoxError> {
         let registry = Registry::new();
         let drain = Drain::default();
+        let (session_keys, session_secret) =
+            session_keys(loaded.config.sessions.key.as_ref(), environment.as_ref())?;
         let shared = Shared {
             common: Common {
-                families: Families::register(&registry)?,
-                session_keys: session_keys(
-                    loaded.config.sessions.key.as_ref(),
-                    environment.as_ref(),
-                )?,
+                families: families(&loaded.config, &registry)?,
+                session_keys,
                 session_lifetime: loaded.config.sessions.expiry,
                 keys_end_with_process: loaded.config.sessions.key.is_none(),
                 over: drain.subscribe_end(),
                 environment,
             },
             gauges: Gauges::register(&registry)?,
+            process: Process::register(&registry)?,
+            heartbeat: Heartbeat::default(),
+            session_secret,
             registry,
             budget: ByteBudget::new(REQUEST_BYTES),
             drain,
@@ -200,15 +211,12 @@ impl Sidecar {
         } else {
             Aliases::None
         };
-        let status = {
-            let shared = self.shared.clone();
-            move || shared.status()
-        };
+        let (status, gather) = (self.shared.clone(), self.shared.clone());
         let admin = Admin::new(
-            self.shared.registry.clone(),
+            move || gather.gather(),
             self.shared.drain.clone(),
             aliases,
-            status,
+            move || status.status(),
         );
         let (commands, received) = mpsc::channel(16);
         Ok(Bound {
@@ -369,7 +377,7 @@ impl Shared {
         generation.stacks = stacks;
         generation.refused = None;
         self.warn_of_restart(config);
-        self.gauges.reloaded();
+        self.gauges.reloaded(hash(digest).as_deref());
         Ok(())
     }
 
@@ -423,6 +431,10 @@ impl Shared {
             if let Some(front) = kept {
                 return Ok(front.clone());
             }
+            let before = generation
+                .fronts
+                .iter()
+                .find(|front| front.config.name == listener.name);
             let environment = self.common.environment.as_ref();
             Front::build(
                 listener,
@@ -430,6 +442,7 @@ impl Shared {
                 &self.budget,
                 &self.drain,
                 &self.bodies,
+                before.map_or(&[], |before| &before.secrets),
             )
             .map(Arc::new)
             .map_err(|error| format!("listeners[{}]: {error}", listener.name).into())
@@ -443,11 +456,25 @@ impl Shared {
         self.lock().refused = Some(shown);
     }
 
+    /// The metrics. All that belongs to a configuration is read under its lock, and so is of one.
+    fn gather(&self) -> Vec<MetricFamily> {
+        let generation = self.lock();
+        let (servers, fronts) = (generation.servers.values(), &generation.fronts);
+        for server in servers.clone() {
+            self.gauges.read(server);
+        }
+        let secrets = servers.flat_map(|server| &server.secrets);
+        let secrets = secrets.chain(fronts.iter().flat_map(|front| &front.secrets));
+        self.gauges
+            .read_secrets(secrets.chain(&self.session_secret));
+        self.process.read(&self.heartbeat);
+        self.registry.gather()
+    }
+
     fn status(&self) -> Status {
         let generation = self.lock();
         let mut servers = serde_json::Map::new();
         for (name, state) in &generation.servers {
-            self.gauges.read(state);
             servers.insert(name.clone(), state.status());
         }
         let missing = match &generation.config.readiness.require_servers {
@@ -468,7 +495,7 @@ impl Shared {
             "draining": self.drain.has_begun(),
             "configuration": {
                 // What came from no file has none.
-                "digest": (generation.digest != 0).then(|| format!("{:016x}", generation.digest)),
+                "digest": hash(generation.digest),
                 "refused": generation.refused,
                 "needsRestart": restart_only(&self.started, &generation.config),
             },
@@ -485,17 +512,43 @@ impl Shared {
     }
 }
 
+/// Each metric that `/metrics` may show, in the order of the reference.
+pub(crate) fn declared() -> impl Iterator<Item = &'static Declared> {
+    [
+        metrics::DECLARED,
+        gauges::DECLARED,
+        process::DECLARED,
+        metrics::semconv::DECLARED,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn families(config: &Config, registry: &Registry) -> Result<Families, BoxError> {
+    let families = Families::register(registry)?;
+    if config.observability.metrics.semconv {
+        return Ok(families.with_semconv(Semconv::register(registry)?));
+    }
+    Ok(families)
+}
+
+/// A configuration's digest as text; what came from no file has none.
+fn hash(digest: u64) -> Option<String> {
+    (digest != 0).then(|| format!("{digest:016x}"))
+}
+
 /// The keys of session ids: from where the configuration says, else one that ends with the process.
 fn session_keys(
     source: Option<&SecretSource>,
     environment: &dyn Environment,
-) -> Result<SessionKeys, BoxError> {
+) -> Result<(SessionKeys, Vec<Opened>), BoxError> {
     let Some(source) = source else {
-        return Ok(SessionKeys::new(SessionKey::random()?));
+        return Ok((SessionKeys::new(SessionKey::random()?), Vec::new()));
     };
-    let mut secrets = Secrets::new(environment);
+    let mut secrets = Secrets::new(environment, &[]);
     let named = |error: BoxError| format!("sessions.key: {error}");
-    let key = secrets.open(source).map_err(named)?.current();
+    let cell = secrets.open("sessions.key".to_owned(), source);
+    let key = cell.map_err(named)?.current();
     let key = key.ok_or_else(|| match source {
         SecretSource::File(path) => {
             format!(
@@ -507,7 +560,8 @@ fn session_keys(
         SecretSource::Literal(_) => "sessions.key: it is empty".to_owned(),
     })?;
     let key = SessionKey::parse(&key).map_err(|error| named(error.into()))?;
-    Ok(SessionKeys::new(key))
+    // It is read once: its file is not followed.
+    Ok((SessionKeys::new(key), secrets.into_parts().0))
 }
 
 /// Mounts a stack at each path of its server.

@@ -28,6 +28,10 @@ pub(super) fn restart_only(started: &Config, new: &Config) -> Vec<&'static str> 
             old_metrics.legacy_names != new_metrics.legacy_names,
         ),
         (
+            "observability.metrics.semconv",
+            old_metrics.semconv != new_metrics.semconv,
+        ),
+        (
             "control.listen",
             started.control.listen != new.control.listen,
         ),
@@ -58,6 +62,7 @@ mod tests {
         new.observability.log.format = LogFormat::Json;
         new.observability.metrics.listen.set_port(1);
         new.observability.metrics.legacy_names = true;
+        new.observability.metrics.semconv = true;
         new.control.listen.set_port(2);
         assert_eq!(
             restart_only(&started, &new),
@@ -68,6 +73,7 @@ mod tests {
                 "observability.log.format",
                 "observability.metrics.listen",
                 "observability.metrics.legacyNames",
+                "observability.metrics.semconv",
                 "control.listen",
             ]
         );

@@ -20,7 +20,17 @@ const REREAD: Duration = Duration::from_secs(30);
 /// once.
 pub(super) struct Secrets<'a> {
     environment: &'a dyn Environment,
+    /// What was opened by the configuration before, whose values may be the same.
+    before: &'a [Opened],
+    opened: Vec<Opened>,
     followed: Vec<Followed>,
+}
+
+/// A secret that was opened, and where the configuration names it (`servers.github.auth`).
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) at: String,
+    pub(super) cell: SecretCell,
 }
 
 /// Follows one file for as long as it is held: by the file system's hints, and by reading it every so often.
@@ -56,19 +66,36 @@ impl Drop for Followed {
 }
 
 impl<'a> Secrets<'a> {
-    pub(super) fn new(environment: &'a dyn Environment) -> Self {
+    pub(super) fn new(environment: &'a dyn Environment, before: &'a [Opened]) -> Self {
         Self {
             environment,
+            before,
+            opened: Vec::new(),
             followed: Vec::new(),
         }
     }
 
-    /// What must live as long as the cells are to follow their files.
-    pub(super) fn into_followed(self) -> Vec<Followed> {
-        self.followed
+    /// What was opened, and what must live as long as the cells are to follow their files.
+    pub(super) fn into_parts(self) -> (Vec<Opened>, Vec<Followed>) {
+        (self.opened, self.followed)
     }
 
-    pub(super) fn open(&mut self, source: &SecretSource) -> Result<SecretCell, BoxError> {
+    /// Opens what the configuration names at that place.
+    pub(super) fn open(
+        &mut self,
+        at: String,
+        source: &SecretSource,
+    ) -> Result<SecretCell, BoxError> {
+        let cell = self.cell(source)?;
+        if let Some(before) = self.before.iter().find(|before| before.at == at) {
+            cell.continues(&before.cell);
+        }
+        let opened = cell.clone();
+        self.opened.push(Opened { at, cell: opened });
+        Ok(cell)
+    }
+
+    fn cell(&mut self, source: &SecretSource) -> Result<SecretCell, BoxError> {
         match source {
             SecretSource::File(path) => {
                 let cell = SecretCell::from_file(path.clone());
@@ -92,28 +119,35 @@ impl<'a> Secrets<'a> {
         }
     }
 
-    /// The credential of a server.
-    pub(super) fn credential(&mut self, auth: &Auth) -> Result<StaticCredential, BoxError> {
+    /// The credential that the server of that name sends.
+    pub(super) fn credential(
+        &mut self,
+        server: &str,
+        auth: &Auth,
+    ) -> Result<StaticCredential, BoxError> {
+        let at = format!("servers.{server}.auth");
         let credential = match &auth.kind {
             AuthKind::None => StaticCredential::none(),
-            AuthKind::Bearer { token } => StaticCredential::bearer(self.open(token)?),
-            AuthKind::ApiKey { key } => StaticCredential::api_key(self.open(key)?),
+            AuthKind::Bearer { token } => StaticCredential::bearer(self.open(at, token)?),
+            AuthKind::ApiKey { key } => StaticCredential::api_key(self.open(at, key)?),
             AuthKind::Basic { username, password } => {
                 let username = match username {
                     Value::Plain(name) => name.clone(),
                     Value::Secret(source) => {
                         // It is read once: a name that is not there now would stay nobody's.
-                        let name = self.open(source)?.current();
+                        let name = self.cell(source)?.current();
                         let name = name.ok_or("the user's name (auth.username) cannot be read")?;
                         name.expose_secret().to_owned()
                     }
                 };
-                StaticCredential::basic(&username, self.open(password)?)?
+                StaticCredential::basic(&username, self.open(at, password)?)?
             }
             AuthKind::Passthrough => {
                 let anonymous = auth.anonymous.as_deref().map(|anonymous| &anonymous.kind);
                 StaticCredential::passthrough(match anonymous {
-                    Some(AuthKind::Bearer { token }) => Some(self.open(token)?),
+                    Some(AuthKind::Bearer { token }) => {
+                        Some(self.open(format!("{at}.anonymous"), token)?)
+                    }
                     _ => None,
                 })
             }
@@ -145,7 +179,9 @@ mod tests {
             username: Value::Secret(nowhere),
             password: SecretSource::Literal("p".to_owned().into()),
         });
-        let error = Secrets::new(&environment).credential(&auth).unwrap_err();
+        let error = Secrets::new(&environment, &[])
+            .credential("wiki", &auth)
+            .unwrap_err();
         assert!(error.to_string().contains("auth.username"), "{error}");
     }
 }

@@ -29,7 +29,7 @@ use crate::layer::session::{Detached, SessionParams, Sessions, WeakDetached};
 use crate::layer::timeouts::Timeouts;
 use crate::session::SessionKeys;
 use crate::sidecar::gauges::Counted;
-use crate::sidecar::secrets::{Followed, Secrets};
+use crate::sidecar::secrets::{Followed, Opened, Secrets};
 use crate::sidecar::stack;
 use crate::sidecar::trust::Trusted;
 use crate::transport::connector::{
@@ -52,6 +52,7 @@ pub(super) struct ServerState {
     pub(super) upstream: Balance<Attempt>,
     /// What of `retry`'s counts is in the metrics.
     pub(super) counted: Counted,
+    pub(super) secrets: Vec<Opened>,
     catalog: Catalog,
     connectors: Vec<Connector>,
     /// Follows the CA file, for all generations that share the connections.
@@ -94,9 +95,11 @@ impl ServerState {
         before: Option<&Self>,
     ) -> Result<Self, BoxError> {
         let catalog = before.map_or_else(Catalog::default, |before| before.catalog.clone());
-        let mut secrets = Secrets::new(common.environment.as_ref());
+        let opened = before.map_or(&[][..], |before| &before.secrets);
+        let mut secrets = Secrets::new(common.environment.as_ref(), opened);
         let headers = FilterHeadersLayer::new(header_params(config, &mut secrets)?);
-        let credential = InjectCredentialLayer::new(secrets.credential(&config.auth)?);
+        let credential =
+            InjectCredentialLayer::new(secrets.credential(&config.name, &config.auth)?);
         let (connectors, trusted) = match before {
             Some(before) if before.shares_connections_with(config) => {
                 (before.connectors.clone(), before.trusted.clone())
@@ -107,13 +110,16 @@ impl ServerState {
             || common.families.server(config.name.as_str().into()),
             |before| before.families.clone(),
         );
+        let (secrets, followed) = secrets.into_parts();
         let attempts = connectors.iter().enumerate().map(|(place, connector)| {
-            let origin = connector.endpoint().origin().clone();
+            let endpoint = connector.endpoint();
+            let origin = endpoint.origin().clone();
+            let timed = families.time_attempts(place);
             let deadline = DeadlineLayer::new(timeouts(config)).at(origin.clone());
             let credential = credential.clone().at(origin);
             stack::attempt(
                 connector,
-                &families.time_attempts(place),
+                &timed.at(endpoint.host(), endpoint.port()),
                 &deadline,
                 &headers,
                 &credential,
@@ -139,7 +145,8 @@ impl ServerState {
             families,
             connectors,
             trusted,
-            _followed: secrets.into_followed(),
+            secrets,
+            _followed: followed,
         })
     }
 
@@ -188,18 +195,24 @@ impl ServerState {
     }
 
     /// Its connections, by what they do.
-    pub(super) fn connections(&self) -> [(&'static str, usize); 4] {
-        let mut sums = [("idle", 0), ("in_use", 0), ("stream", 0), ("waiting", 0)];
+    pub(super) fn connections(&self) -> [(&'static str, usize); 3] {
+        let mut sums = [("idle", 0), ("in_use", 0), ("stream", 0)];
         for connector in &self.connectors {
             let stats = connector.stats();
-            for ((_, sum), count) in
-                sums.iter_mut()
-                    .zip([stats.idle, stats.in_use, stats.streams, stats.waiting])
+            for ((_, sum), count) in sums
+                .iter_mut()
+                .zip([stats.idle, stats.in_use, stats.streams])
             {
                 *sum += count;
             }
         }
         sums
+    }
+
+    /// How many calls wait for a connection.
+    pub(super) fn pending(&self) -> usize {
+        let stats = self.connectors.iter().map(Connector::stats);
+        stats.map(|stats| stats.waiting).sum()
     }
 
     /// What `/status` shows of it.
@@ -416,7 +429,10 @@ fn header_params(config: &Server, secrets: &mut Secrets<'_>) -> Result<HeaderPar
     for StaticHeader { name, value, .. } in &config.headers.set {
         params = match value {
             Value::Plain(value) => params.fixed(name.as_str(), value)?,
-            Value::Secret(source) => params.secret(name.as_str(), secrets.open(source)?)?,
+            Value::Secret(source) => {
+                let at = format!("servers.{}.headers.{name}", config.name);
+                params.secret(name.as_str(), secrets.open(at, source)?)?
+            }
         };
     }
     for name in &config.headers.forward {

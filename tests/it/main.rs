@@ -22,6 +22,7 @@ mod credentials;
 mod demo;
 mod drain;
 mod hostile;
+mod metrics;
 mod pass_through;
 mod readme;
 mod reload;

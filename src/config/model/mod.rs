@@ -210,6 +210,9 @@ pub struct Metrics {
     /// Whether the metrics also have the names `mcp_remote_*`. Default: no, but yes when started
     /// by environment alone. A change: *restart*.
     pub legacy_names: bool,
+    /// Whether there are histograms by OpenTelemetry's conventions for MCP too, which doubles the
+    /// number of series. Default: no. A change: *restart*.
+    pub semconv: bool,
 }
 
 impl Default for Metrics {
@@ -217,6 +220,7 @@ impl Default for Metrics {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9464)),
             legacy_names: false,
+            semconv: false,
         }
     }
 }

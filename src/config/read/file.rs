@@ -120,5 +120,6 @@ fn metrics(reader: &Reader, field: Field<'_>) -> Option<Metrics> {
     let mut metrics = Metrics::default();
     section.set("listen", &mut metrics.listen, address);
     section.set("legacyNames", &mut metrics.legacy_names, boolean);
+    section.set("semconv", &mut metrics.semconv, boolean);
     Some(metrics)
 }

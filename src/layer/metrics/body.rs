@@ -4,22 +4,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::codec::sse::Decoder;
 use crate::error::{BoxError, Cause, Failure};
 use crate::facts::Facts;
-use crate::layer::media;
 use crate::layer::metrics::families::{Label, ServerFamilies};
-use crate::layer::metrics::outcome::{Outcome, may_be_a_result, may_be_an_error};
+use crate::layer::metrics::outcome::Outcome;
+use crate::layer::metrics::reading::Reading;
+use crate::layer::metrics::semconv::{End, Operation};
+use crate::mcp::headers;
 use crate::mcp::method::{self, Class};
-use crate::mcp::revision::Era;
-
-/// The most bytes of a JSON answer, or of one event, that are looked at.
-const LOOKED_AT: usize = 64 * 1024;
+use crate::mcp::revision::{Era, Revision};
 
 /// One call from its begin to its end. Dropped before the end was seen, the call was cancelled.
 #[derive(Debug)]
@@ -31,48 +29,41 @@ pub(super) struct Observer {
     /// Whether it is counted among the open streams (else among the calls in flight).
     is_stream: bool,
     status: StatusCode,
-    outcome: Option<Outcome>,
-    /// Whether an answer was seen. One that is too large to be looked at may be an error.
-    is_answered: bool,
-    look: Look,
+    reading: Reading,
+    /// The revision that the request names; asked only where somebody counts by it.
+    revision: Option<Revision>,
     ended: bool,
 }
 
-/// How the answer's bytes are looked at.
-#[derive(Debug)]
-enum Look {
-    /// Not at all.
-    Away,
-    /// One JSON message; `None` until the first piece.
-    Json(Option<Bytes>),
-    /// One JSON message that came in several pieces.
-    Pieces(BytesMut),
-    /// Events.
-    Events(Decoder),
-}
-
 impl Observer {
-    pub(super) fn begin(families: Arc<ServerFamilies>, facts: Facts, verb: &Method) -> Self {
-        let is_get = verb == Method::GET;
+    pub(super) fn begin<B>(
+        families: Arc<ServerFamilies>,
+        facts: Facts,
+        request: &Request<B>,
+    ) -> Self {
+        let is_get = request.method() == Method::GET;
         let gauge = if is_get {
             &families.streams
         } else {
             &families.in_flight
         };
         gauge.inc();
+        let revision = families
+            .semconv()
+            .and_then(|_| request.headers().get(headers::PROTOCOL_VERSION))
+            .and_then(|value| Revision::parse(value.to_str().ok()?));
         Self {
             families,
             facts,
-            label: match *verb {
+            label: match *request.method() {
                 Method::GET => Label::Get,
                 Method::DELETE => Label::Delete,
                 _ => Label::Other,
             },
             is_stream: is_get,
             status: StatusCode::OK,
-            outcome: None,
-            is_answered: false,
-            look: Look::Away,
+            reading: Reading::away(),
+            revision,
             ended: false,
         }
     }
@@ -90,91 +81,26 @@ impl Observer {
             self.families.in_flight.dec();
             self.families.streams.inc();
         }
-        self.look = if media::is_event_stream(headers) {
-            Look::Events(Decoder::new(LOOKED_AT))
-        } else if media::is_json(headers) {
-            Look::Json(None)
-        } else {
-            Look::Away
-        };
+        self.reading = Reading::of(headers);
     }
 
     /// A piece of the body goes by.
     fn saw(&mut self, piece: &Bytes) {
-        match &mut self.look {
-            Look::Away => {}
-            Look::Json(_) | Look::Pieces(_) => self.collect(piece),
-            Look::Events(decoder) => {
-                decoder.push(piece);
-                loop {
-                    match decoder.next() {
-                        Ok(Some(event)) => {
-                            let Some(message) = event.message() else {
-                                continue;
-                            };
-                            self.families.events.inc();
-                            if may_be_an_error(message)
-                                && let Some(outcome) = Outcome::of_message(message)
-                            {
-                                self.outcome = Some(outcome);
-                            }
-                            self.is_answered = self.is_answered || may_be_a_result(message);
-                        }
-                        Ok(None) => break,
-                        Err(_) => {
-                            self.look = Look::Away;
-                            break;
-                        }
-                    }
-                }
-            }
+        let events = self.reading.saw(piece);
+        if events > 0 {
+            self.families.events.inc_by(events);
         }
-    }
-
-    /// A piece of a JSON message. One that is too large is not looked at.
-    fn collect(&mut self, piece: &Bytes) {
-        let look = std::mem::replace(&mut self.look, Look::Away);
-        let seen = match &look {
-            Look::Json(first) => first.as_ref().map_or(0, Bytes::len),
-            Look::Pieces(all) => all.len(),
-            Look::Away | Look::Events(_) => 0,
-        };
-        if seen.saturating_add(piece.len()) > LOOKED_AT {
-            return;
-        }
-        self.look = match look {
-            Look::Json(None) => Look::Json(Some(piece.clone())),
-            Look::Json(Some(first)) => {
-                let mut all = BytesMut::from(first);
-                all.extend_from_slice(piece);
-                Look::Pieces(all)
-            }
-            Look::Pieces(mut all) => {
-                all.extend_from_slice(piece);
-                Look::Pieces(all)
-            }
-            look @ (Look::Away | Look::Events(_)) => look,
-        };
     }
 
     /// The body has ended as it should.
     fn complete(&mut self) {
-        let message = match &self.look {
-            Look::Json(Some(message)) => Some(&message[..]),
-            Look::Pieces(message) => Some(&message[..]),
-            Look::Json(None) | Look::Away | Look::Events(_) => None,
-        };
-        if let Some(message) = message {
-            self.is_answered = true;
-            if may_be_an_error(message) {
-                self.outcome = Outcome::of_message(message);
-            }
-        }
+        self.reading.complete();
         let outcome = match self.facts.cause() {
             Some(cause) => Outcome::of_cause(cause),
-            None => self
-                .outcome
-                .unwrap_or_else(|| Outcome::of_status(self.status)),
+            None => self.reading.verdict().map_or_else(
+                || Outcome::of_status(self.status),
+                |verdict| verdict.outcome,
+            ),
         };
         self.end(outcome, "complete");
     }
@@ -205,11 +131,12 @@ impl Observer {
         };
         let elapsed = self.facts.started().elapsed();
         let (tool, seconds) = (self.facts.tool(), elapsed.as_secs_f64());
-        let exists = self.is_answered && outcome == Outcome::Ok;
+        let exists = self.reading.is_answered() && outcome == Outcome::Ok;
         self.families.count(label, tool, exists, outcome, seconds);
         if let Some(cause) = self.facts.cause() {
             self.families.count_error(label, cause);
         }
+        self.count_operation(outcome, seconds);
         tracing::debug!(
             target: "outrigger::access",
             request_id = %self.facts.request_id(),
@@ -225,6 +152,37 @@ impl Observer {
             cause = self.facts.cause().map(Cause::as_str),
             ms = elapsed.as_millis(),
             "call"
+        );
+    }
+}
+
+impl Observer {
+    /// Counts it by OpenTelemetry's conventions, if it is what they call an operation.
+    fn count_operation(&self, outcome: Outcome, seconds: f64) {
+        let (Some(semconv), Some(method)) = (self.families.semconv(), self.facts.method()) else {
+            return;
+        };
+        if self.is_stream {
+            return;
+        }
+        let cause = self.facts.cause();
+        let code = match cause {
+            Some(cause) => Some(cause.code()),
+            None => self.reading.verdict().and_then(|verdict| verdict.code),
+        };
+        semconv.answered(
+            &Operation {
+                server: self.families.server(),
+                method,
+                tool: self.facts.tool().map(|tool| self.families.tool_label(tool)),
+                revision: self.revision,
+            },
+            End {
+                outcome,
+                cause,
+                code,
+            },
+            seconds,
         );
     }
 }

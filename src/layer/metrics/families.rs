@@ -7,13 +7,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
 use crate::error::{BoxError, Cause};
 use crate::layer::metrics::attempt::TimeAttemptsLayer;
+use crate::layer::metrics::declared::Declared;
 use crate::layer::metrics::outcome::Outcome;
+use crate::layer::metrics::semconv::Semconv;
 use crate::mcp::method::Method;
 
 /// The most tool names that a server has labels for; later ones are `_other`.
@@ -23,6 +24,60 @@ pub const MAX_TOOLS: usize = 100;
 const BUCKETS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 ];
+
+/// What the families are, in the order of the reference.
+pub const DECLARED: &[Declared] = &[
+    REQUESTS, ERRORS, DURATION, ATTEMPTS, IN_FLIGHT, STREAMS, EVENTS, CLOSED,
+];
+
+const REQUESTS: Declared = Declared::counter(
+    "outrigger_requests_total",
+    &["server", "method", "tool", "outcome"],
+    "Calls that have ended, by how.",
+    "How much there is to do, and which share of it fails, down to the tool.",
+);
+const ERRORS: Declared = Declared::counter(
+    "outrigger_errors_total",
+    &["server", "method", "error_type"],
+    "Calls that the sidecar answered with an error of its own, by cause.",
+    "Calls fail: the cause is the one that logs and error answers name.",
+);
+const DURATION: Declared = Declared::histogram(
+    "outrigger_request_duration_seconds",
+    &["server", "method", "outcome"],
+    "How long a call took, as the caller saw it, to the end of its answer.",
+    "Agents find it slow.",
+);
+const ATTEMPTS: Declared = Declared::histogram(
+    "outrigger_attempt_duration_seconds",
+    &["server", "endpoint"],
+    "How long one try at an endpoint took, to its first answer or its failure.",
+    "Whether the upstream is slow, or the waiting and trying again before it.",
+);
+const IN_FLIGHT: Declared = Declared::gauge(
+    "outrigger_in_flight_requests",
+    &["server"],
+    "Calls that have begun and not ended.",
+    "Saturation; it is what a drain waits for.",
+);
+const STREAMS: Declared = Declared::gauge(
+    "outrigger_streams",
+    &["server"],
+    "GET and listen streams that are open.",
+    "Notifications do not arrive, or `pool.streams` may be too small.",
+);
+const EVENTS: Declared = Declared::counter(
+    "outrigger_stream_events_total",
+    &["server", "direction"],
+    "Events that went to callers.",
+    "A stream is open, and nothing comes.",
+);
+const CLOSED: Declared = Declared::counter(
+    "outrigger_stream_closed_total",
+    &["server", "reason"],
+    "Streams that have ended: `complete`, or by the `caller`, or broken by the `upstream`.",
+    "Streams are cut again and again.",
+);
 
 /// The metric families of all servers.
 #[derive(Clone, Debug)]
@@ -35,6 +90,7 @@ pub struct Families {
     streams: IntGaugeVec,
     events: IntCounterVec,
     closed: IntCounterVec,
+    semconv: Option<Semconv>,
 }
 
 impl Families {
@@ -44,63 +100,24 @@ impl Families {
     ///
     /// Fails if the registry has one of their names already.
     pub fn register(registry: &Registry) -> Result<Self, BoxError> {
-        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, BoxError> {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(family.clone()))?;
-            Ok(family)
-        };
-        let gauge = |name: &str, help: &str| -> Result<_, BoxError> {
-            let family = IntGaugeVec::new(Opts::new(name, help), &["server"])?;
-            registry.register(Box::new(family.clone()))?;
-            Ok(family)
-        };
-        let duration = HistogramVec::new(
-            HistogramOpts::new(
-                "outrigger_request_duration_seconds",
-                "How long a call took, as the caller saw it, to the end of its answer.",
-            )
-            .buckets(BUCKETS.to_vec()),
-            &["server", "method", "outcome"],
-        )?;
-        registry.register(Box::new(duration.clone()))?;
-        let attempts = HistogramVec::new(
-            HistogramOpts::new(
-                "outrigger_attempt_duration_seconds",
-                "How long one try at an endpoint took, to its first answer or its failure.",
-            )
-            .buckets(BUCKETS.to_vec()),
-            &["server", "endpoint"],
-        )?;
-        registry.register(Box::new(attempts.clone()))?;
         Ok(Self {
-            attempts,
-            requests: counter(
-                "outrigger_requests_total",
-                "Calls that have ended.",
-                &["server", "method", "tool", "outcome"],
-            )?,
-            errors: counter(
-                "outrigger_errors_total",
-                "Calls that the sidecar answered with an error of its own, by cause.",
-                &["server", "method", "error_type"],
-            )?,
-            duration,
-            in_flight: gauge(
-                "outrigger_in_flight_requests",
-                "Calls that have begun and not ended.",
-            )?,
-            streams: gauge("outrigger_streams", "GET and listen streams that are open.")?,
-            events: counter(
-                "outrigger_stream_events_total",
-                "Events that went to callers.",
-                &["server", "direction"],
-            )?,
-            closed: counter(
-                "outrigger_stream_closed_total",
-                "Streams that have ended, by who ended them.",
-                &["server", "reason"],
-            )?,
+            requests: REQUESTS.counters(registry)?,
+            errors: ERRORS.counters(registry)?,
+            duration: DURATION.histograms(registry, BUCKETS)?,
+            attempts: ATTEMPTS.histograms(registry, BUCKETS)?,
+            in_flight: IN_FLIGHT.gauges(registry)?,
+            streams: STREAMS.gauges(registry)?,
+            events: EVENTS.counters(registry)?,
+            closed: CLOSED.counters(registry)?,
+            semconv: None,
         })
+    }
+
+    /// Counts by OpenTelemetry's conventions too. Whatever was made of it before does not.
+    #[must_use]
+    pub fn with_semconv(mut self, semconv: Semconv) -> Self {
+        self.semconv = Some(semconv);
+        self
     }
 
     /// The handles of one server. Made once per server and kept, so that its tools keep their labels.
@@ -205,9 +222,17 @@ impl ServerFamilies {
     }
 
     /// The layer that times each try at the endpoint in this place.
-    pub fn time_attempts(&self, endpoint: usize) -> TimeAttemptsLayer {
+    pub fn time_attempts(self: &Arc<Self>, endpoint: usize) -> TimeAttemptsLayer {
         let labels = [&*self.server, &endpoint.to_string()];
-        TimeAttemptsLayer::new(self.families.attempts.with_label_values(&labels))
+        TimeAttemptsLayer::new(
+            self.families.attempts.with_label_values(&labels),
+            self.clone(),
+        )
+    }
+
+    /// What counts by OpenTelemetry's conventions, if anything does.
+    pub(super) fn semconv(&self) -> Option<&Semconv> {
+        self.families.semconv.as_ref()
     }
 
     /// Counts a call that has ended. `exists` says that it has shown its tool to exist.
@@ -250,6 +275,16 @@ impl ServerFamilies {
                 }
             }
             None => requests("_other").inc(),
+        }
+    }
+
+    /// The label of a tool: its name if it is known, for it came from a peer.
+    pub(super) fn tool_label<'a>(&self, name: &'a str) -> &'a str {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        if tools.contains_key(name) {
+            name
+        } else {
+            "_other"
         }
     }
 

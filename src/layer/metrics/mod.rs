@@ -16,13 +16,19 @@
 //! request but a GET is load.
 //!
 //! 7. Attempts are timed by a layer of their own ([`TimeAttemptsLayer`]), next to the endpoint.
+//! 8. What each family is called, labelled and good for is said once ([`Declared`]).
+//! 9. OpenTelemetry's own families ([`semconv`]) are counted too where [`Families::with_semconv`] asks for it, and cost
+//!    nothing elsewhere.
 //!
 //! It deliberately leaves out: spans (`trace`), and what is known only at the time of a scrape (connections, sessions).
 
 mod attempt;
 mod body;
+mod declared;
 mod families;
 mod outcome;
+mod reading;
+pub mod semconv;
 
 use std::fmt;
 use std::future::Future;
@@ -40,10 +46,12 @@ use crate::error::{BoxError, Cause};
 use crate::facts::Facts;
 use crate::layer::metrics::body::Observer;
 
-pub use attempt::{TimeAttempts, TimeAttemptsLayer};
+pub use attempt::{AttemptBody, TimeAttempts, TimeAttemptsLayer};
 pub use body::ResponseBody;
-pub use families::{Families, MAX_TOOLS, ServerFamilies};
+pub use declared::{Declared, Kind};
+pub use families::{DECLARED, Families, MAX_TOOLS, ServerFamilies};
 pub use outcome::Outcome;
+pub use semconv::Semconv;
 
 /// Counts each call to the end of its body.
 #[derive(Clone, Debug)]
@@ -101,7 +109,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let facts = Facts::new(Some(self.families.server().clone()));
         request.extensions_mut().insert(facts.clone());
-        let observer = Observer::begin(self.families.clone(), facts, request.method());
+        let observer = Observer::begin(self.families.clone(), facts, &request);
         ResponseFuture {
             inner: self.inner.call(request),
             observer: Some(observer),

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use http::StatusCode;
 use memchr::memmem::Finder;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::error::Cause;
 
@@ -106,13 +107,23 @@ impl Outcome {
             _ => Self::HttpError,
         }
     }
+}
 
+/// What an answer says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) outcome: Outcome,
+    /// The JSON-RPC error's code, if it is one and has one that is a number.
+    pub(super) code: Option<i32>,
+}
+
+impl Verdict {
     /// What one JSON-RPC message says, if it is an answer.
     pub(super) fn of_message(message: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            error: Option<serde::de::IgnoredAny>,
+        struct Answer<'a> {
+            #[serde(borrow, default)]
+            error: Option<&'a RawValue>,
             #[serde(default)]
             result: Option<Tool>,
         }
@@ -121,16 +132,27 @@ impl Outcome {
             #[serde(rename = "isError", default)]
             is_error: bool,
         }
-        let answer: Answer = serde_json::from_slice(message).ok()?;
-        match (answer.error, answer.result) {
-            (Some(_), _) => Some(Self::RpcError),
-            (None, Some(tool)) => Some(if tool.is_error {
-                Self::ToolError
-            } else {
-                Self::Ok
-            }),
-            (None, None) => None,
+        #[derive(Deserialize)]
+        struct Error {
+            code: i32,
         }
+        let answer: Answer<'_> = serde_json::from_slice(message).ok()?;
+        if let Some(error) = answer.error {
+            let code = serde_json::from_str::<Error>(error.get());
+            return Some(Self {
+                outcome: Outcome::RpcError,
+                code: code.ok().map(|error| error.code),
+            });
+        }
+        let outcome = if answer.result?.is_error {
+            Outcome::ToolError
+        } else {
+            Outcome::Ok
+        };
+        Some(Self {
+            outcome,
+            code: None,
+        })
     }
 }
 
@@ -180,11 +202,23 @@ mod tests {
             ("{", None),
         ] {
             assert_eq!(
-                Outcome::of_message(message.as_bytes()),
+                Verdict::of_message(message.as_bytes()).map(|verdict| verdict.outcome),
                 expected,
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn the_code_of_an_error_is_read_where_it_is_a_number() {
+        let code = |error: &str| {
+            let message = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#);
+            Verdict::of_message(message.as_bytes()).map(|verdict| verdict.code)
+        };
+        assert_eq!(code(r#"{"code":-32602,"message":"x"}"#), Some(Some(-32602)));
+        assert_eq!(code(r#"{"code":"-32602"}"#), Some(None));
+        assert_eq!(code(r#""broken""#), Some(None));
+        assert_eq!(code("null"), None);
     }
 
     #[test]

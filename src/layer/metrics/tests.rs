@@ -268,8 +268,7 @@ async fn rule_4_a_call_of_a_tool_without_a_name_is_of_another() {
 #[tokio::test]
 async fn rule_7_each_try_is_timed_and_a_stream_is_not() {
     let counted = Counted::new();
-    let inner =
-        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let inner = service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new(Body::empty())));
     let service = counted.families.time_attempts(1).layer(inner);
     service
         .clone()
@@ -282,4 +281,131 @@ async fn rule_7_each_try_is_timed_and_a_stream_is_not() {
     stream.extensions_mut().insert(call);
     service.oneshot(stream).await.unwrap();
     counted.has(r#"outrigger_attempt_duration_seconds_count{endpoint="1",server="wiki"} 1"#);
+}
+
+/// Families that count by OpenTelemetry's conventions too.
+fn by_conventions() -> Counted {
+    let registry = Registry::new();
+    let semconv = Semconv::register(&registry).unwrap();
+    let families = Families::register(&registry).unwrap();
+    let families = families.with_semconv(semconv).server("wiki".into());
+    Counted { registry, families }
+}
+
+/// A POST of that message, with what `inspect` leaves in it.
+fn operation(message: &'static str) -> Request<()> {
+    let body = Bytes::from_static(message.as_bytes());
+    let Ok(crate::mcp::message::Parsed::One(message)) = crate::mcp::message::Message::read(&body)
+    else {
+        panic!("one message");
+    };
+    let form = crate::call::Form::Message(message);
+    let revision = crate::mcp::revision::Revision::V2025_11_25;
+    let call = crate::call::Call::new(form, revision.era(), Some(revision), body);
+    let mut request = Request::post("/")
+        .header("mcp-protocol-version", revision.as_str())
+        .body(())
+        .unwrap();
+    let facts = Facts::of(&mut request);
+    facts.set_method(call.method());
+    request.extensions_mut().insert(call);
+    request
+}
+
+const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+
+#[tokio::test]
+async fn rule_9_an_operation_is_timed_by_the_conventions_to_its_end() {
+    let counted = by_conventions();
+    let answer = std::sync::Mutex::new(Vec::from([
+        (
+            StatusCode::OK,
+            body(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#),
+        ),
+        (
+            StatusCode::OK,
+            body(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602}}"#),
+        ),
+        (StatusCode::BAD_GATEWAY, body("down")),
+    ]));
+    let inner = service_fn(|_: Request<()>| {
+        let (status, body) = answer.lock().unwrap().remove(0);
+        let response = Response::builder()
+            .status(status)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
+        async move { Ok::<_, BoxError>(response.unwrap()) }
+    });
+    let timed = counted.families.time_attempts(0).at("up.example", 443);
+    let service = timed.layer(inner);
+    for end in ["", "-32602"] {
+        let response = service.clone().oneshot(operation(LIST)).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let line = format!(
+            r#"mcp_client_operation_duration_seconds_count{{error_type="{end}",gen_ai_operation_name="",gen_ai_tool_name="",mcp_method_name="tools/list",mcp_protocol_version="2025-11-25",network_protocol_name="http",network_protocol_version="1.1",network_transport="tcp",rpc_response_status_code="{end}",server="wiki",server_address="up.example",server_port="443"}} 1"#
+        );
+        counted.has(&line);
+    }
+    // Whoever drops an answer that is no success has seen enough of it.
+    drop(service.oneshot(operation(LIST)).await.unwrap());
+    assert!(counted.text().contains(r#"error_type="unavailable""#));
+}
+
+#[tokio::test]
+async fn rule_9_a_try_that_fails_has_its_cause_and_one_that_is_given_up_is_cancelled() {
+    let counted = by_conventions();
+    let timed = counted.families.time_attempts(0);
+    let fails = service_fn(async |_: Request<()>| {
+        Err::<Response<Body>, BoxError>(Failure::unsent(Cause::Dns).into())
+    });
+    timed
+        .layer(fails)
+        .oneshot(operation(LIST))
+        .await
+        .unwrap_err();
+    assert!(counted.text().contains(r#"error_type="dns""#));
+    let never =
+        service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, BoxError>>());
+    drop(timed.layer(never).call(operation(LIST)));
+    assert!(counted.text().contains(r#"error_type="cancelled""#));
+    let answers = service_fn(async |_: Request<()>| {
+        Ok::<_, BoxError>(Response::new(Body::new(http_body_util::StreamBody::new(
+            Broken(false),
+        ))))
+    });
+    let response = timed.layer(answers).oneshot(operation(LIST)).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    assert!(counted.text().contains(r#"error_type="stream_idle""#));
+}
+
+#[tokio::test]
+async fn rule_9_a_call_is_timed_by_the_conventions_and_a_stream_is_none() {
+    let counted = by_conventions();
+    let answer = |kind| {
+        Response::builder()
+            .header(header::CONTENT_TYPE, kind)
+            .body(body(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603}}"#))
+            .unwrap()
+    };
+    let inner = service_fn(|request: Request<()>| {
+        let facts = Facts::get(&request).unwrap();
+        facts.set_method(Some(if request.uri() == "/listen" {
+            Method::Listen
+        } else {
+            Method::ToolsList
+        }));
+        async move { Ok::<_, Infallible>(answer("application/json")) }
+    });
+    let service = MetricsLayer::new(counted.families.clone()).layer(inner);
+    for path in ["/", "/listen"] {
+        let request = Request::post(path)
+            .header("mcp-protocol-version", "2026-07-28")
+            .body(())
+            .unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    counted.has(r#"mcp_server_operation_duration_seconds_count{error_type="-32603",gen_ai_operation_name="",gen_ai_tool_name="",mcp_method_name="tools/list",mcp_protocol_version="2026-07-28",network_protocol_name="http",network_protocol_version="1.1",network_transport="tcp",rpc_response_status_code="-32603",server="wiki"} 1"#);
+    let listen = r#"mcp_method_name="subscriptions/listen""#;
+    assert!(!counted.text().contains(listen));
 }
