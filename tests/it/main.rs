@@ -19,6 +19,7 @@ mod access;
 mod balancing;
 mod by_environment;
 mod credentials;
+mod dashboards;
 mod demo;
 mod drain;
 mod hostile;
