@@ -65,7 +65,7 @@ const HEALTHY: Declared = Declared::gauge(
 const SECRET_LOADED: Declared = Declared::gauge(
     "outrigger_secret_loaded_timestamp_seconds",
     &["source"],
-    "When the value of a secret that is in use was read first, by where the configuration names it; 0 while there is none.",
+    "When the value of a secret or CA file that is in use was read first, by where the configuration names it; 0 while there is none.",
     "A secret was rotated: the time moves when the new one is in use.",
 );
 const LAST_SUCCESSFUL: Declared = Declared::gauge(
@@ -210,6 +210,11 @@ impl Gauges {
             self.connections
                 .with_label_values(&[name, state])
                 .set(bounded(count));
+        }
+        if let Some(trusted) = &server.trusted {
+            self.secrets
+                .with_label_values(&[&format!("servers.{name}.tls.caFile")])
+                .set(bounded(trusted.changed_at()));
         }
         self.pending
             .with_label_values(&[name])

@@ -56,7 +56,7 @@ pub(super) struct ServerState {
     catalog: Catalog,
     connectors: Vec<Connector>,
     /// Follows the CA file, for all generations that share the connections.
-    trusted: Option<Arc<Trusted>>,
+    pub(super) trusted: Option<Arc<Trusted>>,
     /// Follows the files of its secrets.
     _followed: Vec<Followed>,
 }

@@ -6,9 +6,12 @@
 //! 3. It follows until it is dropped, which is when the last generation of the server that uses these connections ends.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
 
+use crate::clock::Clock;
 use crate::config::FileWatch;
 use crate::error::BoxError;
 use crate::transport::connector::Connector;
@@ -18,6 +21,8 @@ use crate::transport::connector::Connector;
 pub(super) struct Trusted {
     _hints: FileWatch,
     following: JoinHandle<()>,
+    /// Seconds since 1970.
+    changed_at: Arc<AtomicU64>,
 }
 
 impl Trusted {
@@ -32,6 +37,8 @@ impl Trusted {
         let connectors = connectors()?;
         let mut changes = hints.receiver();
         let (following, file, server) = (connectors.clone(), file.to_owned(), server.to_owned());
+        let changed_at = Arc::new(AtomicU64::new(Clock::system().unix_seconds()));
+        let changed = changed_at.clone();
         let following = tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 let state = changes.borrow_and_update().clone();
@@ -40,10 +47,13 @@ impl Trusted {
                     (_, error) => Err(error.as_deref().unwrap_or_default().into()),
                 };
                 match trusted {
-                    Ok(()) => tracing::info!(
-                        server, file = %file.display(),
-                        "the CA file has changed: new connections trust what it says now"
-                    ),
+                    Ok(()) => {
+                        changed.store(Clock::system().unix_seconds(), Ordering::Relaxed);
+                        tracing::info!(
+                            server, file = %file.display(),
+                            "the CA file has changed: new connections trust what it says now"
+                        );
+                    }
                     Err(error) => tracing::warn!(
                         server, file = %file.display(), error,
                         "the CA file cannot be used; what it said before stays trusted"
@@ -54,8 +64,14 @@ impl Trusted {
         let trusted = Self {
             _hints: hints,
             following,
+            changed_at,
         };
         Ok((trusted, connectors))
+    }
+
+    /// When what is trusted was read first, in seconds since 1970.
+    pub(super) fn changed_at(&self) -> u64 {
+        self.changed_at.load(Ordering::Relaxed)
     }
 }
 
