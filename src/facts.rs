@@ -22,6 +22,7 @@ use crate::error::Cause;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Era;
 use crate::secret::Secret;
+use crate::session::OpenSession;
 use crate::short::Short;
 
 /// Names one inbound request in logs and in `error.data.requestId`.
@@ -86,6 +87,7 @@ struct Cell {
     request_id: RequestId,
     server: Option<Arc<str>>,
     caller: OnceLock<Caller>,
+    session: OnceLock<Arc<OpenSession>>,
     method: OnceLock<Option<Method>>,
     subject: OnceLock<Short>,
     era: AtomicU8,
@@ -113,6 +115,7 @@ impl Facts {
             request_id: next_request_id(),
             server,
             caller: OnceLock::new(),
+            session: OnceLock::new(),
             method: OnceLock::new(),
             subject: OnceLock::new(),
             era: AtomicU8::new(NO_ERA),
@@ -167,6 +170,17 @@ impl Facts {
     /// Says who calls.
     pub fn set_caller(&self, caller: Caller) {
         let _ = self.0.caller.set(caller);
+    }
+
+    /// The legacy session that it belongs to, once `session` has opened it.
+    #[must_use]
+    pub fn session(&self) -> Option<&Arc<OpenSession>> {
+        self.0.session.get()
+    }
+
+    /// Says to which legacy session it belongs.
+    pub fn set_session(&self, session: Arc<OpenSession>) {
+        let _ = self.0.session.set(session);
     }
 
     /// The method: known, of no specification (`Some(None)`), or not yet read (`None`).

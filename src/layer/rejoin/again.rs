@@ -210,7 +210,6 @@ impl Again {
             headers.insert(PROTOCOL_VERSION, revision);
         }
         request.extensions_mut().insert(call);
-        request.extensions_mut().insert(self.session.clone());
         request
     }
 }

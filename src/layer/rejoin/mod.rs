@@ -71,6 +71,7 @@ pub use self::future::ResponseFuture;
 use self::again::Again;
 use crate::body::Body;
 use crate::error::BoxError;
+use crate::facts::Facts;
 use crate::layer::PassedBody;
 use crate::session::OpenSession;
 
@@ -159,7 +160,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Full<Bytes>>) -> Self::Future {
-        let Some(session) = request.extensions().get::<Arc<OpenSession>>().cloned() else {
+        let Some(session) = Facts::get(&request).and_then(Facts::session).cloned() else {
             return ResponseFuture::pass(self.inner.call(request));
         };
         // The session may have been rebuilt since it was put into the request.

@@ -205,9 +205,10 @@ fn session(is_pinned: bool) -> Arc<OpenSession> {
 }
 
 fn within(session: &Arc<OpenSession>, mut request: Post) -> Post {
-    Facts::of(&mut request).set_caller(Caller::named("ann".into()));
+    let facts = Facts::of(&mut request);
+    facts.set_caller(Caller::named("ann".into()));
+    facts.set_session(session.clone());
     session.address(&mut request);
-    request.extensions_mut().insert(session.clone());
     request
 }
 

@@ -21,7 +21,6 @@ use super::{Shared, verdict};
 use crate::call::Call;
 use crate::error::BoxError;
 use crate::facts::{Facts, Pin as PinTo};
-use crate::session::OpenSession;
 
 /// What of a request is kept for another attempt.
 pub(super) struct Kept {
@@ -36,7 +35,6 @@ pub(super) struct Kept {
     // A list instead of a map: most calls are sent once, and a map costs four times as much to copy.
     headers: Vec<(HeaderName, HeaderValue)>,
     call: Call,
-    session: Option<Arc<OpenSession>>,
     pin: Option<PinTo>,
     /// All of them, if there are others than those above.
     extensions: Option<Extensions>,
@@ -52,10 +50,9 @@ impl Kept {
     ) -> Self {
         let headers = request.headers().iter();
         let extensions = request.extensions();
-        let session = extensions.get::<Arc<OpenSession>>().cloned();
         let pin = extensions.get::<PinTo>().cloned();
         // A copy of the map costs more than all the rest: mostly these are all that is in it.
-        let known = 2 + usize::from(session.is_some()) + usize::from(pin.is_some());
+        let known = 2 + usize::from(pin.is_some());
         Self {
             shared,
             facts,
@@ -69,7 +66,6 @@ impl Kept {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             call,
-            session,
             pin,
             extensions: (extensions.len() > known).then(|| extensions.clone()),
             body: request.body().clone(),
@@ -128,9 +124,6 @@ impl Kept {
         *extensions = self.extensions.clone().unwrap_or_default();
         extensions.insert(self.call.clone());
         extensions.insert(self.facts.clone());
-        if let Some(session) = &self.session {
-            extensions.insert(session.clone());
-        }
         if let Some(pin) = &self.pin {
             extensions.insert(pin.clone());
         }

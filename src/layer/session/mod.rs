@@ -9,7 +9,7 @@
 //!    upstream without sessions stays without. `initialize` goes on without `MCP-Protocol-Version`, and an answer that
 //!    agrees to a revision which is not opened so fails as [`Cause::BadResponse`] (C22).
 //! 3. A later call's id is opened. What cannot be opened, has expired, was ended or is another principal's fails as
-//!    [`Cause::SessionLost`] (404). Inwards go the upstream's id, the [`OpenSession`] as an extension, and a
+//!    [`Cause::SessionLost`] (404). Inwards go the upstream's id, the [`OpenSession`] in the [`Facts`], and a
 //!    [`Pin`](crate::facts::Pin) where there are several endpoints. A batch in a session whose revision has none fails as
 //!    [`Cause::BatchRefused`] (C50).
 //! 4. A legacy call without an id passes without one: whether the server needs one is the server's to say (400).
@@ -255,7 +255,7 @@ fn open<B>(
     match sessions.open(id, Facts::get(request)) {
         Opening::Open(session) => {
             session.address(request);
-            request.extensions_mut().insert(session.clone());
+            Facts::of(request).set_session(session.clone());
             Ok(Some(session))
         }
         Opening::Later(unsettled) => Err(Box::new(Plan::Wait(unsettled))),

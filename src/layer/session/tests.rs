@@ -46,7 +46,7 @@ async fn server(request: Post) -> Result<Response<Body>, BoxError> {
         return Ok(response);
     };
     assert_eq!(id, "up-1");
-    assert!(request.extensions().get::<Arc<OpenSession>>().is_some());
+    assert!(Facts::get(&request).and_then(Facts::session).is_some());
     let mut response = answer("application/json", Bytes::from(OK));
     response
         .headers_mut()
