@@ -7,10 +7,12 @@
 //! 3. Spans point into [`Call::body`], which is the body of the request.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use http::Request;
 
+use crate::head::Head;
 use crate::mcp::message::{Kind, Message, MethodName, Span};
 use crate::mcp::method::{Class, Method};
 use crate::mcp::revision::{Era, Revision};
@@ -42,6 +44,7 @@ struct Content {
     era: Era,
     revision: Option<Revision>,
     body: Bytes,
+    head: OnceLock<Arc<Head>>,
 }
 
 impl Call {
@@ -56,6 +59,7 @@ impl Call {
             era,
             revision,
             body,
+            head: OnceLock::new(),
         }))
     }
 
@@ -81,6 +85,19 @@ impl Call {
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.0.body
+    }
+
+    /// The head of the request that carries it, to be kept. The first who asks makes the copy; later ones share it, if
+    /// nobody has changed the head in between.
+    pub(crate) fn head_of<B>(&self, request: &Request<B>) -> Arc<Head> {
+        if let Some(head) = self.0.head.get()
+            && head.is_of(request)
+        {
+            return head.clone();
+        }
+        let head = Arc::new(Head::of(request));
+        let _ = self.0.head.set(head.clone());
+        head
     }
 
     /// The one message, if it is one.
@@ -202,6 +219,18 @@ mod tests {
             call(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).id_token(),
             None
         );
+    }
+
+    #[test]
+    fn a_head_is_copied_once_as_long_as_it_stays_the_same() {
+        let call = call(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+        let mut request = Request::new(());
+        let first = call.head_of(&request);
+        assert!(Arc::ptr_eq(&first, &call.head_of(&request)));
+        let value = http::HeaderValue::from_static("1");
+        request.headers_mut().insert("x", value);
+        let changed = call.head_of(&request);
+        assert!(changed.is_of(&request) && !first.is_of(&request));
     }
 
     #[test]

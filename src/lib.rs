@@ -95,6 +95,7 @@ pub mod codec;
 pub mod config;
 pub mod error;
 pub mod facts;
+mod head;
 pub mod layer;
 pub mod mcp;
 pub mod secret;

@@ -13,7 +13,7 @@ use std::process::Command;
 
 /// What every part may use: the types that hold the stack together.
 const CORE: &[&str] = &[
-    "body", "call", "catalog", "clock", "error", "facts", "secret", "session", "short",
+    "body", "call", "catalog", "clock", "error", "facts", "head", "secret", "session", "short",
 ];
 
 /// Each part, and what else of ours it may use. The order is that of `ARCHITECTURE.md`.

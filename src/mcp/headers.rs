@@ -22,6 +22,20 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What the names of mirrored arguments begin with.
 pub const PARAM_PREFIX: &str = "mcp-param-";
 
+/// A name to be kept: of the protocol's the constant, which costs nothing to copy. The first copy of a name that came in
+/// with a request is an allocation.
+#[must_use]
+pub(crate) fn kept_name(name: &HeaderName) -> HeaderName {
+    match name.as_str() {
+        "mcp-session-id" => SESSION_ID,
+        "mcp-protocol-version" => PROTOCOL_VERSION,
+        "mcp-method" => METHOD,
+        "mcp-name" => NAME,
+        "last-event-id" => LAST_EVENT_ID,
+        _ => name.clone(),
+    }
+}
+
 const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";
 
@@ -91,6 +105,21 @@ mod tests {
             Some("=?BASE64?Zm9v?=")
         );
         assert_eq!(decode(b"=?base64?Zm9v").as_deref(), Some("=?base64?Zm9v"));
+    }
+
+    #[test]
+    fn a_kept_name_is_the_name() {
+        for name in [
+            SESSION_ID,
+            PROTOCOL_VERSION,
+            METHOD,
+            NAME,
+            LAST_EVENT_ID,
+            HeaderName::from_static("accept"),
+            HeaderName::from_static("x-other"),
+        ] {
+            assert_eq!(kept_name(&name), name);
+        }
     }
 
     proptest! {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 
 use crate::call::{Call, Form};
 use crate::facts::{Facts, Pin};
+use crate::head::Head;
 use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::mcp::message::{Message, Parsed};
 use crate::mcp::revision::{Era, Revision};
@@ -17,14 +18,10 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const EITHER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
-/// The parts of a request that a second one needs. Headers that every request of ours has, or that hold for one
-/// sending only, are not copied: a copy of the whole map would cost each call more than all the rest here. The
-/// [`Call`] is read anew from its body if it is ever needed: it is the larger part of a future that each call has.
+/// What of a request a second one needs. The [`Call`] is read anew from its body if it is ever needed, so that a stream
+/// can let the body go.
 pub(super) struct Again {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    head: Arc<Head>,
     shape: Shape,
     revision: Option<Revision>,
     body: Bytes,
@@ -64,15 +61,7 @@ impl Again {
             return None;
         }
         Some(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request
-                .headers()
-                .iter()
-                .filter(|(name, _)| !is_remade(name))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
+            head: call.head_of(request),
             shape: Shape::of(call),
             revision: call.revision(),
             body: call.body().clone(),
@@ -115,7 +104,7 @@ impl Again {
 
     /// The same request, for the session as it is now. Says which generation that is.
     pub(super) fn request(&self) -> Option<(Request<Full<Bytes>>, u32)> {
-        let mut request = self.build(self.method.clone(), self.call()?, self.body.clone());
+        let mut request = self.build(self.head.method().clone(), self.call()?, self.body.clone());
         if let Some(facts) = &self.facts {
             request.extensions_mut().insert(facts.clone());
         }
@@ -191,12 +180,9 @@ impl Again {
 
     fn build(&self, method: Method, call: Call, body: Bytes) -> Request<Full<Bytes>> {
         let has_body = !body.is_empty();
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
+        let mut request = self.head.bare_request(method, Full::new(body));
         let headers = request.headers_mut();
-        for (name, value) in &self.headers {
+        for (name, value) in self.head.headers().filter(|(name, _)| !is_remade(name)) {
             headers.append(name.clone(), value.clone());
         }
         headers.insert(header::ACCEPT, EITHER);
@@ -214,6 +200,7 @@ impl Again {
     }
 }
 
+/// Headers that every request of ours has, or that hold for one sending only.
 fn is_remade(name: &HeaderName) -> bool {
     const REMADE: [HeaderName; 9] = [
         header::HOST,

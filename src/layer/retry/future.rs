@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Extensions, HeaderName, HeaderValue, Method as Verb, Request, Response, Uri, Version};
+use http::{Extensions, Request, Response};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -21,6 +21,7 @@ use super::{Shared, verdict};
 use crate::call::Call;
 use crate::error::BoxError;
 use crate::facts::{Facts, Pin as PinTo};
+use crate::head::Head;
 
 /// What of a request is kept for another attempt.
 pub(super) struct Kept {
@@ -29,11 +30,7 @@ pub(super) struct Kept {
     started: Instant,
     tries: u32,
     ids: Option<Ids>,
-    verb: Verb,
-    uri: Uri,
-    version: Version,
-    // A list instead of a map: most calls are sent once, and a map costs four times as much to copy.
-    headers: Vec<(HeaderName, HeaderValue)>,
+    head: Arc<Head>,
     call: Call,
     pin: Option<PinTo>,
     /// All of them, if there are others than those above.
@@ -48,7 +45,6 @@ impl Kept {
         facts: Facts,
         shared: Arc<Shared>,
     ) -> Self {
-        let headers = request.headers().iter();
         let extensions = request.extensions();
         let pin = extensions.get::<PinTo>().cloned();
         // A copy of the map costs more than all the rest: mostly these are all that is in it.
@@ -59,12 +55,7 @@ impl Kept {
             started: Instant::now(),
             tries: 1,
             ids: None,
-            verb: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: headers
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
+            head: call.head_of(request),
             call,
             pin,
             extensions: (extensions.len() > known).then(|| extensions.clone()),
@@ -113,13 +104,7 @@ impl Kept {
 
     /// The request of the next attempt.
     fn request(&mut self) -> Request<Full<Bytes>> {
-        let mut request = Request::new(self.body.clone());
-        *request.method_mut() = self.verb.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name.clone(), value.clone());
-        }
+        let mut request = self.head.request(self.body.clone());
         let extensions = request.extensions_mut();
         *extensions = self.extensions.clone().unwrap_or_default();
         extensions.insert(self.call.clone());
