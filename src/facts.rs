@@ -7,13 +7,16 @@
 //! 2. Each fact is written once; a later write is ignored. Endpoint, attempts and revision of the last attempt are the
 //!    exception: the last one counts.
 //! 3. It outlives the request, so that a failed or dropped call has its labels too.
-//! 4. [`Caller`] says who calls: a *principal* (who, stable) and an *authorization context* (which upstream credential
+//! 4. A call has one timer: an outer layer says by when it wants to be polled, and an inner one that sets a timer anyway
+//!    sets it no later and says so. As long as nobody has said so, the outer layer sets its own.
+//! 5. [`Caller`] says who calls: a *principal* (who, stable) and an *authorization context* (which upstream credential
 //!    serves it). The two are never mixed. It is kept by whatever must call again later.
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use http::Request;
 use tokio::time::Instant;
@@ -95,6 +98,9 @@ struct Cell {
     endpoint: AtomicU32,
     attempts: AtomicU32,
     sent: AtomicU32,
+    /// In microseconds after `started`; 0 if nobody wants to.
+    wants_poll: AtomicU64,
+    is_poll_seen_to: AtomicBool,
 }
 
 /// Set in `Cell::endpoint` as long as there is none.
@@ -123,6 +129,8 @@ impl Facts {
             endpoint: AtomicU32::new(NO_ENDPOINT),
             attempts: AtomicU32::new(0),
             sent: AtomicU32::new(0),
+            wants_poll: AtomicU64::new(0),
+            is_poll_seen_to: AtomicBool::new(false),
         };
         Self(Arc::new(cell))
     }
@@ -272,6 +280,32 @@ impl Facts {
     pub fn count_sent(&self) {
         self.0.sent.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Says that an outer layer wants to be polled at `at`, whether or not something has come.
+    pub(crate) fn want_poll(&self, at: Instant) {
+        let after = at.saturating_duration_since(self.0.started).as_micros();
+        // Rounded up: who is polled early would have to set a timer after all.
+        let after = u64::try_from(after).unwrap_or(u64::MAX).saturating_add(1);
+        self.0.wants_poll.store(after, Ordering::Relaxed);
+    }
+
+    /// When an outer layer wants to be polled, if it does.
+    pub(crate) fn wants_poll(&self) -> Option<Instant> {
+        match self.0.wants_poll.load(Ordering::Relaxed) {
+            0 => None,
+            after => self.0.started.checked_add(Duration::from_micros(after)),
+        }
+    }
+
+    /// Says whether a timer that stands now is no later than that.
+    pub(crate) fn see_to_poll(&self, is_seen_to: bool) {
+        self.0.is_poll_seen_to.store(is_seen_to, Ordering::Relaxed);
+    }
+
+    /// Whether some inner layer's timer is no later than that.
+    pub(crate) fn is_poll_seen_to(&self) -> bool {
+        self.0.is_poll_seen_to.load(Ordering::Relaxed)
+    }
 }
 
 impl fmt::Debug for Facts {
@@ -362,6 +396,16 @@ mod tests {
     }
 
     #[test]
+    fn rule_4_a_poll_is_not_wanted_early() {
+        let facts = Facts::new(None);
+        assert_eq!(facts.wants_poll(), None);
+        let at = facts.started() + Duration::from_nanos(1_500_000_100);
+        facts.want_poll(at);
+        let wanted = facts.wants_poll().unwrap();
+        assert!(wanted >= at && wanted < at + Duration::from_micros(2));
+    }
+
+    #[test]
     fn a_tool_has_a_name_of_128_bytes_at_most() {
         let facts = Facts::new(None);
         facts.set_tool(&"x".repeat(129));
@@ -371,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_a_token_is_not_shown() {
+    fn rule_5_a_token_is_not_shown() {
         let caller = Caller::named("ann".into()).with_token(Secret::new("hunter2"));
         assert!(!format!("{caller:?}").contains("hunter2"));
     }

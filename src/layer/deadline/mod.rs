@@ -11,7 +11,8 @@
 //! 4. GET and `subscriptions/listen` are not timed, not even up to their headers: some servers send those with the
 //!    first event only. A GET without a [`Call`] counts as such a stream; another request without one has `request`.
 //! 5. Whatever ran out of time is dropped there and then, so that the upstream is told in its transport's way.
-//! 6. What is ready at once costs no timer; what is not, has one timer from the first wait to the end of the body.
+//! 6. What is ready at once costs no timer; what is not, has one timer from the first wait to the end of the body. If an
+//!    outer layer wants to be polled before it would fire ([`Facts`], rule 4), that timer fires for it first.
 //!
 //! All failures are [`Phase::Sent`](crate::error::Phase): nobody knows how far the call had come.
 //!
@@ -140,12 +141,14 @@ fn timer_for<B>(
     if is_stream {
         return None;
     }
+    let facts = Facts::get(request);
     let whole = timeouts.whole().map(|span| {
-        let started = Facts::get(request).map_or_else(Instant::now, Facts::started);
+        let started = facts.map_or_else(Instant::now, Facts::started);
         started + span
     });
     let first = timeouts.first_answer(call);
-    Some(Timer::new(first, timeouts.idle(), whole, origin))
+    let idle = timeouts.idle();
+    Some(Timer::new(first, idle, whole, origin, facts.cloned()))
 }
 
 pin_project! {

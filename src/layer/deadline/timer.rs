@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Bound;
 use crate::error::{Failure, Phase};
+use crate::facts::Facts;
 
 /// What an attempt still has to keep to.
 pub(super) struct Timer {
@@ -18,6 +19,7 @@ pub(super) struct Timer {
     idle: Option<Duration>,
     whole: Option<Instant>,
     origin: Option<Arc<str>>,
+    facts: Option<Facts>,
     /// When the first answer was first waited for, then when the body last was.
     waiting_since: Option<Instant>,
     // Boxed, so that it moves from the future to the body without being made anew.
@@ -30,12 +32,14 @@ impl Timer {
         idle: Option<Duration>,
         whole: Option<Instant>,
         origin: Option<Arc<str>>,
+        facts: Option<Facts>,
     ) -> Self {
         Self {
             first,
             idle,
             whole,
             origin,
+            facts,
             waiting_since: None,
             sleep: None,
         }
@@ -75,7 +79,15 @@ impl Timer {
             (None, Some(whole)) => (whole, Bound::Total),
             (None, None) => return Poll::Pending,
         };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        let facts = self.facts.as_ref();
+        let sleep = self.sleep.get_or_insert_with(|| {
+            let wanted = facts.and_then(Facts::wants_poll);
+            let wanted = wanted.filter(|wanted| since < *wanted && *wanted < at);
+            if let (Some(facts), Some(_)) = (facts, wanted) {
+                facts.see_to_poll(true);
+            }
+            Box::pin(sleep_until(wanted.unwrap_or(at)))
+        });
         // A timer that stands too early is moved on only when it fires: most frames come before it does, and moving
         // it at each would cost more than the frame.
         if sleep.deadline() > at {
@@ -88,6 +100,9 @@ impl Timer {
             if sleep.deadline() >= at {
                 break;
             }
+            if let Some(facts) = facts {
+                facts.see_to_poll(false);
+            }
             sleep.as_mut().reset(at);
         }
         let failure = Failure::new(bound.cause(), Phase::Sent);
@@ -95,6 +110,14 @@ impl Timer {
             Some(origin) => failure.at(origin),
             None => failure,
         })
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(facts) = self.facts.as_ref().filter(|_| self.sleep.is_some()) {
+            facts.see_to_poll(false);
+        }
     }
 }
 

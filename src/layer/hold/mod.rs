@@ -64,7 +64,7 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -177,20 +177,12 @@ where
     }
 }
 
-/// What may be done for a request while nothing comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum May {
-    /// Its answer may be committed before it comes.
-    Commit,
-    /// Its answer may be kept alive if it is a stream.
-    KeepAlive,
-}
-
 /// What must be known of a request that may be silent.
 #[derive(Debug)]
 struct Held {
-    may: May,
-    params: Params,
+    /// When its answer is committed, if it may be before it comes.
+    until: Option<Instant>,
+    keep_alive: Duration,
     call: Call,
     facts: Option<Facts>,
     over: Option<Signal>,
@@ -208,22 +200,31 @@ impl Held {
             Form::Batch(_) => false,
             _ => return None,
         };
-        let may = if is_held && accepts_events(request.headers()) {
-            May::Commit
-        } else {
-            May::KeepAlive
-        };
+        let may_commit = is_held && accepts_events(request.headers());
+        let facts = Facts::get(request);
+        let until = may_commit
+            .then(|| Instant::now().checked_add(params.hold))
+            .flatten();
+        if let (Some(facts), Some(until)) = (facts, until) {
+            facts.want_poll(until);
+        }
         Some(Self {
-            may,
-            params,
+            until,
+            keep_alive: params.keep_alive,
             call: call.clone(),
-            facts: Facts::get(request).cloned(),
+            facts: facts.cloned(),
             over: over.cloned(),
         })
     }
 
+    /// Whether the call is polled in time without a timer of ours: before its time, if an inner one sees to that.
+    fn is_woken(&self, until: Instant) -> bool {
+        let is_seen_to = self.facts.as_ref().is_some_and(Facts::is_poll_seen_to);
+        is_seen_to && Instant::now() < until
+    }
+
     fn stream(self) -> Box<Stream> {
-        let stream = Stream::new(self.params.keep_alive, &self.call, self.facts, self.over);
+        let stream = Stream::new(self.keep_alive, &self.call, self.facts, self.over);
         Box::new(stream)
     }
 
@@ -293,11 +294,15 @@ where
             this.inner = None;
             return Poll::Ready(Ok(held.farewell().map(ResponseBody::plain)));
         }
-        if held.may != May::Commit {
+        let Some(until) = held.until else {
+            return Poll::Pending;
+        };
+        if this.patience.is_none() && held.is_woken(until) {
             return Poll::Pending;
         }
-        let span = held.params.hold;
-        let patience = this.patience.get_or_insert_with(|| Box::pin(sleep(span)));
+        let patience = this
+            .patience
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
         ready!(patience.as_mut().poll(cx));
         Poll::Ready(match (this.inner.take(), this.held.take()) {
             (Some(late), Some(held)) => Ok(commit(ResponseBody::late(late, held.stream()))),
