@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// `Mcp-Session-Id`: the legacy session.
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -34,6 +34,22 @@ pub(crate) fn kept_name(name: &HeaderName) -> HeaderName {
         "last-event-id" => LAST_EVENT_ID,
         _ => name.clone(),
     }
+}
+
+/// Takes off what names a session, or a place in its stream.
+pub(crate) fn remove_session(headers: &mut HeaderMap) {
+    // One look at each name costs less than to look up two that are hardly ever there.
+    let is_of_session =
+        |name: &HeaderName| matches!(name.as_str(), "mcp-session-id" | "last-event-id");
+    if headers.keys().any(is_of_session) {
+        headers.remove(SESSION_ID);
+        headers.remove(LAST_EVENT_ID);
+    }
+}
+
+/// Whether a session is named. One look at each name costs less than to hash this one.
+pub(crate) fn name_session(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == SESSION_ID)
 }
 
 const OPEN: &str = "=?base64?";

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -175,11 +175,12 @@ where
 impl Rules {
     fn check<B>(&self, request: &Request<B>) -> Result<(), Failure> {
         self.check_peer(request)?;
-        let refused = if !self.is_host_allowed(request) {
+        let found = self.look_at(request);
+        let refused = if !found.is_host_allowed {
             Cause::HostRefused
-        } else if !self.is_origin_allowed(request) {
+        } else if !found.is_origin_allowed {
             Cause::OriginRefused
-        } else if self.is_too_large(request) {
+        } else if found.is_too_large {
             Cause::BodyTooLarge
         } else {
             return Ok(());
@@ -206,43 +207,65 @@ impl Rules {
         Ok(())
     }
 
-    fn is_host_allowed<B>(&self, request: &Request<B>) -> bool {
-        let is_local = self.params.reach == Reach::Loopback;
-        if self.params.allowed_hosts == Names::Any
-            || (!is_local && self.params.allowed_hosts == Names::Usual)
-        {
-            return true;
-        }
-        let is_ours = |authority: &str| {
-            (is_local && names::is_loopback_authority(authority))
-                || self.params.allowed_hosts.have_host(authority)
+    /// What the headers say, by one look at each: to look up three costs more.
+    fn look_at<B>(&self, request: &Request<B>) -> Found {
+        let target = request.uri().authority();
+        let is_any_host = self.is_any_host();
+        let mut is_named = target.is_some();
+        let mut found = Found {
+            is_host_allowed: target.is_none_or(|target| self.is_ours(target.as_str())),
+            is_origin_allowed: true,
+            is_too_large: false,
         };
-        let mut targets = request
-            .uri()
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .into_iter();
-        let mut hosts = request.headers().get_all(header::HOST).iter().peekable();
-        let is_named = hosts.peek().is_some() || request.uri().authority().is_some();
-        is_named && targets.all(is_ours) && hosts.all(|host| host.to_str().is_ok_and(is_ours))
+        for (name, value) in request.headers() {
+            if *name == header::HOST && !is_any_host {
+                is_named = true;
+                found.is_host_allowed &= value.to_str().is_ok_and(|host| self.is_ours(host));
+            } else if *name == header::ORIGIN {
+                let origin = value.to_str();
+                found.is_origin_allowed &= origin.is_ok_and(|origin| self.is_known(origin));
+            } else if *name == header::CONTENT_LENGTH {
+                found.is_too_large |= self.is_too_large(value);
+            }
+        }
+        found.is_host_allowed = is_any_host || (is_named && found.is_host_allowed);
+        found
     }
 
-    fn is_origin_allowed<B>(&self, request: &Request<B>) -> bool {
-        let mut origins = request.headers().get_all(header::ORIGIN).iter();
-        origins.all(|origin| {
-            origin.to_str().is_ok_and(|origin| {
-                self.params.allowed_origins.have_origin(origin)
-                    || (self.params.reach == Reach::Loopback && names::is_loopback_origin(origin))
-            })
-        })
+    fn is_local(&self) -> bool {
+        self.params.reach == Reach::Loopback
+    }
+
+    fn is_any_host(&self) -> bool {
+        let hosts = &self.params.allowed_hosts;
+        *hosts == Names::Any || (!self.is_local() && *hosts == Names::Usual)
+    }
+
+    /// Whether an authority means this listener.
+    fn is_ours(&self, authority: &str) -> bool {
+        (self.is_local() && names::is_loopback_authority(authority))
+            || self.params.allowed_hosts.have_host(authority)
+    }
+
+    /// Whether pages of this origin may call.
+    fn is_known(&self, origin: &str) -> bool {
+        self.params.allowed_origins.have_origin(origin)
+            || (self.is_local() && names::is_loopback_origin(origin))
     }
 
     /// A length that is no number is the HTTP library's to refuse.
-    fn is_too_large<B>(&self, request: &Request<B>) -> bool {
-        let length = request.headers().get(header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    fn is_too_large(&self, length: &HeaderValue) -> bool {
+        let length = length.to_str().ok();
+        let length = length.and_then(|length| length.trim().parse::<u64>().ok());
         length.is_some_and(|length| length > self.params.max_body)
     }
+}
+
+/// What the headers of a request say of it.
+struct Found {
+    is_host_allowed: bool,
+    is_origin_allowed: bool,
+    is_too_large: bool,
 }
 
 #[cfg(test)]

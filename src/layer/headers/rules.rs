@@ -133,19 +133,21 @@ impl Params {
 
 /// Takes off what `goes` says: one look at each name, no list of names to try.
 pub(super) fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName, &HeaderValue) -> bool) {
-    if headers.contains_key(CONNECTION) {
-        remove_named_by_connection(headers);
-    }
     loop {
         let mut found = [const { None }; PER_PASS];
         let mut count = 0;
-        for (slot, name) in found
-            .iter_mut()
-            .zip(headers.iter().filter(|(name, value)| goes(name, value)))
-        {
-            let (name, _) = name;
+        let mut has_connection = false;
+        let going = headers.iter().filter(|(name, value)| {
+            has_connection |= **name == CONNECTION;
+            goes(name, value)
+        });
+        for (slot, (name, _)) in found.iter_mut().zip(going) {
             *slot = Some(name.clone());
             count += 1;
+        }
+        // Before it is taken off itself.
+        if has_connection {
+            remove_named_by_connection(headers);
         }
         for name in found.into_iter().flatten() {
             headers.remove(name);

@@ -58,7 +58,7 @@ use crate::clock::Clock;
 use crate::error::{Addressee, BoxError, Cause, Failure, Phase, answer};
 use crate::facts::Facts;
 use crate::layer::{media, retry_after};
-use crate::mcp::headers::SESSION_ID;
+use crate::mcp::headers::name_session;
 use crate::mcp::message::Message;
 use crate::mcp::revision::Era;
 
@@ -173,7 +173,7 @@ impl Judge {
             call: call.cloned(),
             facts: Facts::get(request).cloned(),
             asks,
-            is_in_session: is_legacy && request.headers().contains_key(SESSION_ID),
+            is_in_session: is_legacy && name_session(request.headers()),
             clock,
         }
     }

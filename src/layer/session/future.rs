@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use pin_project_lite::pin_project;
 
 use crate::body::Body;
@@ -15,7 +15,7 @@ use crate::error::{BoxError, Failure};
 use crate::layer::PassedBody;
 use crate::layer::media::is_event_stream;
 use crate::layer::session::detach::{Job, Kept, KeptBody};
-use crate::mcp::headers::SESSION_ID;
+use crate::mcp::headers::{SESSION_ID, name_session};
 use crate::session::OpenSession;
 
 pin_project! {
@@ -97,14 +97,22 @@ where
             Projection::Pass { future } => ready!(future.poll(cx))
                 .map(|response| response.map(PassedBody::inner))
                 .map_err(Into::into),
-            Projection::Look { future, session } => ready!(future.poll(cx))
-                .map(|response| restore_id(response, session.as_deref()).map(PassedBody::inner))
-                .map_err(Into::into),
+            Projection::Look { future, session } => match ready!(future.poll(cx)) {
+                Ok(mut response) => {
+                    restore_id(response.headers_mut(), session.as_deref());
+                    Ok(response.map(PassedBody::inner))
+                }
+                Err(error) => Err(error.into()),
+            },
             Projection::Keep { kept, session } => {
                 let (output, job) = ready!(kept.poll(cx));
-                output
-                    .map(|response| keep_body(restore_id(response, session.as_deref()), job))
-                    .map_err(Into::into)
+                match output {
+                    Ok(mut response) => {
+                        restore_id(response.headers_mut(), session.as_deref());
+                        Ok(keep_body(response, job))
+                    }
+                    Err(error) => Err(error.into()),
+                }
             }
             Projection::Attend { kept } => {
                 let (output, job) = ready!(kept.poll(cx));
@@ -125,15 +133,13 @@ where
 }
 
 /// Puts the caller's id where the upstream's stands.
-fn restore_id<B>(mut response: Response<B>, session: Option<&OpenSession>) -> Response<B> {
-    let headers = response.headers_mut();
-    if headers.contains_key(SESSION_ID) {
+fn restore_id(headers: &mut HeaderMap, session: Option<&OpenSession>) {
+    if name_session(headers) {
         match session {
             Some(session) => headers.insert(SESSION_ID, session.id().clone()),
             None => headers.remove(SESSION_ID),
         };
     }
-    response
 }
 
 /// A stream of events can be left long before its end, and then goes on; of anything else the head says that the call

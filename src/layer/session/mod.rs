@@ -77,7 +77,7 @@ use crate::call::{Call, Form};
 use crate::error::{BoxError, Cause, Failure};
 use crate::facts::{Caller, Facts, Share};
 use crate::layer::PassedBody;
-use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
+use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID, remove_session};
 use crate::mcp::method::Method;
 use crate::mcp::revision::{Era, Revision};
 use crate::session::OpenSession;
@@ -187,8 +187,7 @@ impl Plan {
             return Self::Pass;
         };
         if call.era() == Era::Modern {
-            request.headers_mut().remove(SESSION_ID);
-            request.headers_mut().remove(LAST_EVENT_ID);
+            remove_session(request.headers_mut());
             // A server that is legacy in truth may answer with an id, which the caller would hold against the next.
             return Self::Look(None);
         }

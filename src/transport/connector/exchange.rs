@@ -203,21 +203,42 @@ fn prepare(shared: &Shared, request: &mut Request<Full<Bytes>>) {
     }
     let length = request.body().size_hint().exact();
     let headers = request.headers_mut();
-    if !has_right_length(headers, length) {
+    let found = Found::among(headers, length);
+    // Said once and rightly, it need not be written anew.
+    if found.lengths > 1 || found.has_wrong_length {
         headers.remove(header::CONTENT_LENGTH);
     }
-    headers.remove(header::TRANSFER_ENCODING);
-    if !headers.contains_key(header::HOST) {
+    if found.has_coding {
+        headers.remove(header::TRANSFER_ENCODING);
+    }
+    if !found.has_host {
         headers.insert(header::HOST, shared.endpoint.host_header().clone());
     }
 }
 
-/// Whether the length is said once, and rightly; then it need not be written anew.
-fn has_right_length(headers: &HeaderMap, length: Option<u64>) -> bool {
-    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
-    let (first, second) = (said.next(), said.next());
-    let first = first.and_then(said_length);
-    first.is_some() && second.is_none() && first == length
+/// What of a request's headers is of the connection: by one look at each, which costs less than to look up three.
+#[derive(Default)]
+struct Found {
+    lengths: usize,
+    has_wrong_length: bool,
+    has_coding: bool,
+    has_host: bool,
+}
+
+impl Found {
+    fn among(headers: &HeaderMap, length: Option<u64>) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            if *name == header::CONTENT_LENGTH {
+                let said = said_length(value);
+                found.lengths += 1;
+                found.has_wrong_length |= said.is_none() || said != length;
+            }
+            found.has_coding |= *name == header::TRANSFER_ENCODING;
+            found.has_host |= *name == header::HOST;
+        }
+        found
+    }
 }
 
 /// Sends over the connection of the lease, dialled if there is none; and, if that hands the request back, over another.

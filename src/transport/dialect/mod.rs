@@ -62,10 +62,10 @@ use crate::mcp::revision::Era;
 use crate::transport::connector::Endpoint;
 use cancel::{Canceller, Guard};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const SSE: HeaderValue = HeaderValue::from_static("text/event-stream");
-const JSON_OR_SSE: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const JSON: &str = "application/json";
+const SSE: &str = "text/event-stream";
+const JSON_OR_SSE: &str = "application/json, text/event-stream";
+const IDENTITY: &str = "identity";
 
 /// Puts [`Dialect`] above a connector.
 #[derive(Clone, Debug)]
@@ -125,9 +125,11 @@ where
         address(&mut parts, &self.endpoint);
         let guard = parts.extensions.get::<Call>().and_then(|call| {
             parts.method = method(call);
-            negotiate(&parts.method, &mut parts.headers);
-            if call.era() == Era::Modern {
-                mirror(&mut parts.headers, call);
+            if !are_right(&parts.headers, call) {
+                negotiate(&parts.method, &mut parts.headers);
+                if call.era() == Era::Modern {
+                    mirror(&mut parts.headers, call);
+                }
             }
             let facts = parts.extensions.get::<Facts>();
             Guard::of(&self.canceller, call, &parts.headers, facts)
@@ -155,21 +157,58 @@ fn method(call: &Call) -> Method {
     }
 }
 
+/// Whether the headers of a message say all that rules 2 and 3 want, each once. Most callers speak as an upstream wants
+/// to be spoken to, and one look at each header costs less than to write those that are right.
+fn are_right(headers: &HeaderMap, call: &Call) -> bool {
+    let Some(message) = call.message() else {
+        return false;
+    };
+    let mut accept = Some(JSON_OR_SSE.as_bytes());
+    let mut content_type = Some(JSON.as_bytes());
+    let mut encoding = Some(IDENTITY.as_bytes());
+    let is_modern = call.era() == Era::Modern;
+    let subject = call.subject().filter(|_| is_modern);
+    let subject = subject.as_deref().map(headers::encode);
+    let spoken = message.method.filter(|_| is_modern);
+    let spoken = spoken.map(|method| method.name(call.body()));
+    let revision = call.revision().filter(|_| is_modern);
+    let mut version = revision.map(|revision| revision.as_str().as_bytes());
+    let mut method = spoken.as_deref().map(str::as_bytes);
+    let mut name = subject.as_deref().map(str::as_bytes);
+    for (header, value) in headers {
+        let wanted = match header.as_str() {
+            "accept" => &mut accept,
+            "content-type" => &mut content_type,
+            "accept-encoding" => &mut encoding,
+            "mcp-protocol-version" if is_modern => &mut version,
+            "mcp-method" if is_modern => &mut method,
+            "mcp-name" if is_modern => &mut name,
+            "mcp-session-id" | "last-event-id" if is_modern => return false,
+            _ => continue,
+        };
+        // Taken, so that a second one is one too many.
+        if wanted.take() != Some(value.as_bytes()) {
+            return false;
+        }
+    }
+    let left = [accept, content_type, encoding, version, method, name];
+    left.iter().all(Option::is_none)
+}
+
 /// Rule 2: what the two sides may send each other.
 fn negotiate(method: &Method, headers: &mut HeaderMap) {
-    headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(IDENTITY));
     if method == Method::POST {
-        headers.insert(header::ACCEPT, JSON_OR_SSE);
-        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::ACCEPT, HeaderValue::from_static(JSON_OR_SSE));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     } else if method == Method::GET {
-        headers.insert(header::ACCEPT, SSE);
+        headers.insert(header::ACCEPT, HeaderValue::from_static(SSE));
     }
 }
 
 /// Rule 3: the headers that repeat what the body says.
 fn mirror(headers: &mut HeaderMap, call: &Call) {
-    headers.remove(headers::SESSION_ID);
-    headers.remove(headers::LAST_EVENT_ID);
+    headers::remove_session(headers);
     if let Some(revision) = call.revision() {
         let version = HeaderValue::from_static(revision.as_str());
         headers.insert(headers::PROTOCOL_VERSION, version);
