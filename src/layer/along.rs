@@ -22,14 +22,18 @@ pin_project! {
     pub struct ReadAlong<B, R> {
         #[pin]
         inner: B,
-        reader: Option<R>,
+        // Boxed: most answers are not read along, and all of them are moved.
+        reader: Option<Box<R>>,
     }
 }
 
 impl<B, R> ReadAlong<B, R> {
     /// A body that `reader` reads along, if there is one.
     pub(crate) fn new(inner: B, reader: Option<R>) -> Self {
-        Self { inner, reader }
+        Self {
+            inner,
+            reader: reader.map(Box::new),
+        }
     }
 }
 

@@ -48,8 +48,8 @@ pin_project! {
     struct Reading<S, ReqBody> {
         #[pin]
         body: ReqBody,
-        #[pin]
-        timeout: Option<Sleep>,
+        // Boxed: mostly the body is there, and a future without room for a timer is moved for less.
+        timeout: Option<Pin<Box<Sleep>>>,
         inner: Option<(S, Parts)>,
         facts: Facts,
         collected: Collected,
@@ -206,14 +206,11 @@ where
                     ));
                 }
                 Poll::Pending => {
-                    if this.timeout.is_none() {
-                        this.timeout
-                            .set(Some(tokio::time::sleep(this.params.body_timeout)));
-                    }
-                    let Some(timeout) = this.timeout.as_mut().as_pin_mut() else {
-                        return Poll::Pending;
-                    };
-                    ready!(timeout.poll(cx));
+                    let span = this.params.body_timeout;
+                    let timeout = this
+                        .timeout
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(span)));
+                    ready!(timeout.as_mut().poll(cx));
                     return Poll::Ready(Err(Failure::unsent(Cause::BodyTimeout)));
                 }
             };

@@ -29,7 +29,7 @@ enum Look {
     /// One JSON message that came in several pieces.
     Pieces(BytesMut),
     /// Events.
-    Events(Decoder),
+    Events(Box<Decoder>),
 }
 
 impl Reading {
@@ -45,7 +45,7 @@ impl Reading {
     /// Of an answer with these headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let look = if media::is_event_stream(headers) {
-            Look::Events(Decoder::new(LOOKED_AT))
+            Look::Events(Box::new(Decoder::new(LOOKED_AT)))
         } else if media::is_json(headers) {
             Look::Json(None)
         } else {
