@@ -76,8 +76,8 @@
 //! | `metrics` | the layer that counts, and its Prometheus text |
 //! | `sidecar` | configuration, the whole stack, reload, drain, admin endpoints (and the four above) |
 //! | `cli` | the command line (and `sidecar`) |
-//! | `jemalloc` | the allocator of the binary; nothing in the library |
 //! | `full` | all of them; the default |
+//! | `jemalloc` | the allocator of the binary that is shipped; nothing in the library |
 //!
 //! The oldest Rust it compiles with is 1.95; raising that is a minor release.
 
