@@ -120,7 +120,7 @@ impl Bound {
             ));
         }
         // It ends with this future.
-        let mut beating = tokio::task::JoinSet::new();
+        let mut beating = JoinSet::new();
         beating.spawn(shared.heartbeat.clone().beat());
         // The admin port answers until the last call has ended: probes must see the drain.
         let open = Drain::default();

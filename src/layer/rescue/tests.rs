@@ -6,6 +6,7 @@ use tower_test::mock::{self, Spawn};
 use super::*;
 use crate::body::Body as AnyBody;
 use crate::layer::testing::{bodiless, fed, post};
+use crate::mcp::headers::SESSION_ID;
 
 type Mock = Spawn<Rescue<mock::Mock<Request<Full<Bytes>>, Response<AnyBody>>>>;
 type Handle = mock::Handle<Request<Full<Bytes>>, Response<AnyBody>>;
