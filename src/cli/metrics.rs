@@ -34,10 +34,8 @@ pub(super) fn run() -> Result<ExitCode, Failed> {
 
 fn page() -> String {
     let rows: String = sidecar::declared().map(row).collect();
-    let older: String = LEGACY_NAMES
-        .iter()
-        .map(|(ours, older)| format!("- `{older}`: `{ours}`\n"))
-        .collect();
+    let older = LEGACY_NAMES.map(|(ours, older)| format!("- `{older}`: `{ours}`\n"));
+    let older = older.concat();
     let convention = semconv::CONVENTION;
     format!(
         "{HEAD}\

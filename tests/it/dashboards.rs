@@ -54,7 +54,7 @@ fn rules(text: &str) -> Vec<(String, String)> {
         let plain = line.trim_start().trim_start_matches("- ");
         if let Some(rest) = plain
             .strip_prefix("alert: ")
-            .or(plain.strip_prefix("record: "))
+            .or_else(|| plain.strip_prefix("record: "))
         {
             name = rest;
         }
@@ -73,7 +73,7 @@ fn rules(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What PromQL itself has that looks like a name, as far as we use it.
+/// What the query language itself has that looks like a name, as far as we use it.
 const PROMQL: [&str; 18] = [
     "and",
     "by",
@@ -98,7 +98,7 @@ const PROMQL: [&str; 18] = [
 /// What a scrape adds.
 const OF_THE_SCRAPE: [&str; 5] = ["container", "instance", "job", "namespace", "pod"];
 
-/// The names in an expression that are neither PromQL's nor labels nor text.
+/// The names in an expression that are neither the language's nor labels nor text.
 fn names(expr: &str, labels: &BTreeSet<String>) -> BTreeSet<String> {
     let text: String = expr.split('"').step_by(2).collect::<Vec<_>>().join(" ");
     let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '$');

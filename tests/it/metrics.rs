@@ -51,7 +51,8 @@ fn shown(text: &str) -> BTreeMap<String, Metric> {
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            found.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            let metric = found.entry(name.to_owned()).or_default();
+            kind.clone_into(&mut metric.kind);
         } else if !line.starts_with('#')
             && let Some((name, rest)) = line.split_once('{')
         {
@@ -202,20 +203,21 @@ async fn a_rotated_secret_moves_its_time_and_a_reload_that_leaves_it_does_not() 
     };
     let sidecar = sidecar(&yaml("5s")).await;
     let time = async |source: &str| {
-        let label = format!("{{source=\"{source}\"}}");
-        sidecar
-            .metric("outrigger_secret_loaded_timestamp_seconds", &label)
-            .await
+        let series = format!("outrigger_secret_loaded_timestamp_seconds{{source=\"{source}\"}} ");
+        let text = sidecar.metrics().await;
+        let seconds = text.lines().find_map(|line| line.strip_prefix(&series));
+        seconds.unwrap().parse::<u64>().unwrap()
     };
-    assert!(time("servers.wiki.auth").await > 1.7e9);
+    let now = || Clock::system().unix_seconds();
+    assert!((now() - 60..=now()).contains(&time("servers.wiki.auth").await));
     assert_eq!(
         time("listeners.agent.inboundAuth.ann").await,
-        0.0,
+        0,
         "it is not there yet"
     );
     fs::write(&key, "k3y").unwrap();
     eventually_async("the caller's key", || async {
-        time("listeners.agent.inboundAuth.ann").await > 0.0
+        time("listeners.agent.inboundAuth.ann").await > 0
     })
     .await;
 
@@ -235,13 +237,6 @@ async fn a_rotated_secret_moves_its_time_and_a_reload_that_leaves_it_does_not() 
     .await;
     let text = sidecar.metrics().await;
     assert!(!text.contains("k3y") && !text.contains(&token), "{text}");
-}
-
-/// Seconds since 1970, as the sidecar's clock has them.
-fn now() -> f64 {
-    u32::try_from(Clock::system().unix_seconds())
-        .unwrap()
-        .into()
 }
 
 #[tokio::test]
@@ -291,7 +286,7 @@ async fn there_is_one_configuration_at_a_time_and_waiting_calls_are_counted() {
         tokio::spawn(async move { call.try_send(address).await })
     });
     eventually_async("a call that waits", || async {
-        sidecar.metric("outrigger_pending_requests", "wiki").await == 1.0
+        sidecar.metric("outrigger_pending_requests", "wiki").await > 0.0
     })
     .await;
     for call in calls {
