@@ -7,7 +7,8 @@
 //! 3. The span is entered whenever the call is polled, to its answer; the body that follows is outside of it.
 //! 4. It needs no `Call` and is the same without one. Requests and answers go by untouched: the bytes of `_meta`, the `traceparent` header and all others.
 //!
-//! It deliberately leaves out: exporting, and new spans towards the upstream (both come with OTLP).
+//! It deliberately leaves out: exporting, and the trace that the upstream goes on with. Both are those of whoever records
+//! (`crate::exchange`), as a span that is exported ends with the answer's body.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -32,6 +33,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
+
+use crate::mcp::context::Traceparent;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -121,24 +124,10 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     }
 }
 
-/// The trace id of a valid `traceparent` (W3C Trace Context, 3.2): version, trace, parent and flags in lower-case hex.
+/// The trace id of a valid `traceparent`.
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut parts = headers.get(TRACEPARENT)?.to_str().ok()?.split('-');
-    let (version, trace, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |part: &str, length: usize| {
-        part.len() == length
-            && part
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let valid = is_hex(version, 2)
-        && version != "ff"
-        && is_hex(trace, 32)
-        && is_hex(parent, 16)
-        && is_hex(flags, 2);
-    (valid && !is_zero(trace) && !is_zero(parent)).then_some(trace)
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    Traceparent::parse(text).map(|parent| parent.trace_id)
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@
 //! | [`revision`] | the five revisions and the two eras |
 //! | [`headers`] | names and values of the protocol's HTTP headers, the Base64 sentinel |
 //! | [`fault`] | JSON-RPC error codes and the writing of an error message |
+//! | [`context`] | the context of a trace, in `_meta` and as W3C writes it |
 //! | [`splice`] | edits of a message that leave every other byte alone |
 
+pub mod context;
 pub mod fault;
 pub mod headers;
 pub mod list;
