@@ -32,6 +32,21 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicU64::new(seconds))))
     }
 
+    /// The time, to be shown.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        match &self.0 {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "with the one below all that reads it"
+            )]
+            Source::System => SystemTime::now(),
+            Source::Manual(seconds) => {
+                UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::Relaxed))
+            }
+        }
+    }
+
     /// Seconds since 1970; 0 if the system's clock stands before it.
     #[must_use]
     pub fn unix_seconds(&self) -> u64 {

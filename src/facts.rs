@@ -22,6 +22,7 @@ use http::Request;
 use tokio::time::Instant;
 
 use crate::error::Cause;
+use crate::exchange::Exchange;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Era;
 use crate::secret::Secret;
@@ -89,6 +90,7 @@ struct Cell {
     started: Instant,
     request_id: RequestId,
     server: Option<Arc<str>>,
+    exchange: Option<Arc<dyn Exchange>>,
     caller: OnceLock<Caller>,
     session: OnceLock<Arc<OpenSession>>,
     method: OnceLock<Option<Method>>,
@@ -116,10 +118,17 @@ impl Facts {
     /// Facts of an exchange that begins now, with `server` if it is known.
     #[must_use]
     pub fn new(server: Option<Arc<str>>) -> Self {
+        Self::recorded(server, None)
+    }
+
+    /// The same, of an exchange that somebody records.
+    #[must_use]
+    pub fn recorded(server: Option<Arc<str>>, exchange: Option<Arc<dyn Exchange>>) -> Self {
         let cell = Cell {
             started: Instant::now(),
             request_id: next_request_id(),
             server,
+            exchange,
             caller: OnceLock::new(),
             session: OnceLock::new(),
             method: OnceLock::new(),
@@ -167,6 +176,12 @@ impl Facts {
     #[must_use]
     pub fn server(&self) -> Option<&Arc<str>> {
         self.0.server.as_ref()
+    }
+
+    /// Who records it, if anybody does.
+    #[must_use]
+    pub fn exchange(&self) -> Option<&Arc<dyn Exchange>> {
+        self.0.exchange.as_ref()
     }
 
     /// Who calls, once `authenticate` has said so.

@@ -48,7 +48,7 @@
 //! | Module | Holds | With feature |
 //! | --- | --- | --- |
 //! | [`layer`] | each concern as one layer, outermost first | `balance`, `metrics` for those two |
-//! | [`call`], [`facts`], [`error`], [`body`] | what holds a stack together: what a request is, what is known of the exchange, why it failed, its bytes | |
+//! | [`call`], [`facts`], [`exchange`], [`error`], [`body`] | what holds a stack together: what a request is, what is known of the exchange, who is told of it, why it failed, its bytes | |
 //! | [`secret`], [`clock`] | values that are never shown; time that can be set | |
 //! | [`mcp`], [`codec`] | the protocol as data, bytes to frames; no I/O | |
 //! | [`auth`] | where credentials for upstreams come from | |
@@ -60,6 +60,10 @@
 #![cfg_attr(
     feature = "sidecar",
     doc = "| [`config`] | one model, from a file, the environment or a URL | `sidecar` |\n| [`admin`] | health, metrics, status, control | `sidecar` |\n| [`sidecar`] | the whole stack behind listeners; reload, drain | `sidecar` |"
+)]
+#![cfg_attr(
+    feature = "otel",
+    doc = "| [`telemetry`] | traces and metrics by OTLP | `otel` |"
 )]
 #![cfg_attr(feature = "cli", doc = "| [`cli`] | the program's commands | `cli` |")]
 //!
@@ -74,6 +78,7 @@
 //! | `client` | the way out: connection lists, TLS by rustls, the Streamable HTTP dialect |
 //! | `server` | the way in: the HTTP/1.1 listener |
 //! | `metrics` | the layer that counts, and its Prometheus text |
+//! | `otel` | traces and the metrics of OpenTelemetry's conventions, by OTLP over HTTP (and `client`, `metrics`) |
 //! | `sidecar` | configuration, the whole stack, reload, drain, admin endpoints (and the four above) |
 //! | `cli` | the command line (and `sidecar`) |
 //! | `full` | all of them; the default |
@@ -94,6 +99,7 @@ pub mod codec;
 #[cfg(feature = "sidecar")]
 pub mod config;
 pub mod error;
+pub mod exchange;
 pub mod facts;
 mod head;
 pub mod layer;
@@ -103,6 +109,8 @@ pub mod session;
 mod short;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
+#[cfg(feature = "otel")]
+pub mod telemetry;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod transport;
 

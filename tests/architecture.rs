@@ -13,7 +13,8 @@ use std::process::Command;
 
 /// What every part may use: the types that hold the stack together.
 const CORE: &[&str] = &[
-    "body", "call", "catalog", "clock", "error", "facts", "head", "secret", "session", "short",
+    "body", "call", "catalog", "clock", "error", "exchange", "facts", "head", "secret", "session",
+    "short",
 ];
 
 /// Each part, and what else of ours it may use. The order is that of `ARCHITECTURE.md`.
@@ -23,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("auth", &["mcp"]),
     ("layer", &["mcp", "codec", "auth"]),
     ("transport", &["mcp", "codec"]),
+    ("telemetry", &["mcp", "transport"]),
     ("config", &["mcp"]),
     ("admin", &["transport"]),
     (
@@ -33,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth",
             "layer",
             "transport",
+            "telemetry",
             "config",
             "admin",
         ],

@@ -274,6 +274,9 @@ fn note(facts: &Facts, call: &Call) {
     {
         facts.set_tool(&tool);
     }
+    if let Some(exchange) = facts.exchange() {
+        exchange.read(call);
+    }
 }
 
 /// `Content-Type` is JSON, and `Accept` takes what an MCP server may answer with; absent ones count as fitting.

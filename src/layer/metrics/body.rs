@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::error::{BoxError, Cause, Failure};
+use crate::exchange;
 use crate::facts::Facts;
 use crate::layer::metrics::families::{Label, ServerFamilies};
 use crate::layer::metrics::outcome::Outcome;
@@ -137,6 +138,9 @@ impl Observer {
             self.families.count_error(label, cause);
         }
         self.count_operation(outcome, seconds);
+        if let Some(exchange) = self.facts.exchange() {
+            exchange.ended(&self.facts, self.end_of(outcome));
+        }
         tracing::debug!(
             target: "outrigger::access",
             request_id = %self.facts.request_id(),
@@ -184,6 +188,22 @@ impl Observer {
             },
             seconds,
         );
+    }
+
+    /// How it ended, as those who record it are told.
+    fn end_of(&self, outcome: Outcome) -> exchange::End {
+        let verdict = self.reading.verdict();
+        let code = verdict.and_then(|verdict| verdict.code).map(i64::from);
+        match (outcome, self.facts.cause()) {
+            (Outcome::Cancelled, _) => exchange::End::Cancelled,
+            (_, Some(cause)) => exchange::End::Failed(cause, code),
+            (Outcome::Ok, None) => exchange::End::Ok {
+                shown: self.reading.is_answered(),
+            },
+            (Outcome::ToolError, None) => exchange::End::ToolError,
+            (Outcome::RpcError, None) => exchange::End::RpcError(code),
+            (_, None) => exchange::End::Refused(self.status),
+        }
     }
 }
 

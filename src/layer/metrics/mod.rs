@@ -20,6 +20,8 @@
 //! 9. OpenTelemetry's own families ([`semconv`]) are counted too where [`Families::with_semconv`] asks for it, and cost
 //!    nothing elsewhere.
 //!
+//! 8. Somebody who records exchanges ([`Recorder`]) is told of each at its begin and its end. Without one that is one branch.
+//!
 //! It deliberately leaves out: spans (`trace`), and what is known only at the time of a scrape (connections, sessions).
 
 mod attempt;
@@ -43,6 +45,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::{BoxError, Cause};
+use crate::exchange::Recorder;
 use crate::facts::Facts;
 use crate::layer::metrics::body::Observer;
 
@@ -58,12 +61,22 @@ pub use semconv::Semconv;
 #[must_use]
 pub struct MetricsLayer {
     families: Arc<ServerFamilies>,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl MetricsLayer {
     /// A layer that counts into the families of one server.
     pub fn new(families: Arc<ServerFamilies>) -> Self {
-        Self { families }
+        Self {
+            families,
+            recorder: None,
+        }
+    }
+
+    /// Tells them, too, of each exchange.
+    pub fn recorded_by(mut self, recorder: Option<Arc<dyn Recorder>>) -> Self {
+        self.recorder = recorder;
+        self
     }
 }
 
@@ -74,6 +87,7 @@ impl<S> Layer<S> for MetricsLayer {
         Metrics {
             inner,
             families: self.families.clone(),
+            recorder: self.recorder.clone(),
         }
     }
 }
@@ -83,6 +97,7 @@ impl<S> Layer<S> for MetricsLayer {
 pub struct Metrics<S> {
     inner: S,
     families: Arc<ServerFamilies>,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl<S> fmt::Debug for Metrics<S> {
@@ -107,7 +122,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let facts = Facts::new(Some(self.families.server().clone()));
+        let server = self.families.server();
+        let exchange = self
+            .recorder
+            .as_ref()
+            .map(|recorder| recorder.clone().begin(server, request.headers()));
+        let facts = Facts::recorded(Some(server.clone()), exchange);
         request.extensions_mut().insert(facts.clone());
         let observer = Observer::begin(self.families.clone(), facts, &request);
         ResponseFuture {

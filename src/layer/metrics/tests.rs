@@ -409,3 +409,79 @@ async fn rule_9_a_call_is_timed_by_the_conventions_and_a_stream_is_none() {
     let listen = r#"mcp_method_name="subscriptions/listen""#;
     assert!(!counted.text().contains(listen));
 }
+
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Recorder for Told {
+    fn begin(
+        self: Arc<Self>,
+        server: &Arc<str>,
+        headers: &http::HeaderMap,
+    ) -> Arc<dyn crate::exchange::Exchange> {
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{server} {}", headers.len()));
+        self
+    }
+}
+
+impl crate::exchange::Exchange for Told {
+    fn read(&self, _: &crate::call::Call) {}
+
+    fn attempt(
+        &self,
+        _: &crate::call::Call,
+        _: crate::exchange::Peer<'_>,
+        _: &mut http::HeaderMap,
+    ) -> crate::exchange::Begun {
+        crate::exchange::Begun::new(0, None)
+    }
+
+    fn attempted(&self, _: u32, _: crate::exchange::Attempted) {}
+
+    fn ended(&self, _: &Facts, end: crate::exchange::End) {
+        self.0.lock().unwrap().push(format!("{end:?}"));
+    }
+}
+
+#[tokio::test]
+async fn rule_8_who_records_it_is_told_of_begin_and_end() {
+    let counted = Counted::new();
+    let told = Arc::new(Told::default());
+    let layer =
+        MetricsLayer::new(counted.families.clone()).recorded_by(Some(told.clone() as Arc<_>));
+    for (status, text) in [
+        (200, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#),
+        (200, r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true}}"#),
+        (
+            400,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"x"}}"#,
+        ),
+        (503, ""),
+    ] {
+        let inner = service_fn(async move |request: Request<()>| {
+            assert!(Facts::get(&request).unwrap().exchange().is_some());
+            let response = Response::builder()
+                .status(status)
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body(text));
+            Ok::<_, Infallible>(response.unwrap())
+        });
+        let request = Request::post("/").header("x", "y").body(()).unwrap();
+        let response = layer.layer(inner).oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    let ends = [
+        "Ok { shown: true }",
+        "ToolError",
+        "RpcError(Some(-32602))",
+        "Refused(503)",
+    ];
+    let expected: Vec<_> = ends
+        .iter()
+        .flat_map(|end| ["wiki 1".to_owned(), (*end).to_owned()])
+        .collect();
+    assert_eq!(*told.0.lock().unwrap(), expected);
+}

@@ -16,6 +16,9 @@
 //!    `initialize`, and no request for a task. That takes 5 s and 64 at once at most, in a task of its own.
 //! 6. In 2026-07-28 closing the connection is the cancel, so nothing is sent.
 //! 7. The body of an answer passes as it came.
+//! 8. Somebody who records the exchange ([`Exchange`](crate::exchange::Exchange)) is told of each request with a
+//!    [`Call`] and what came of it, and writes the trace that goes on into headers and body. If nobody does, both go out
+//!    as they are.
 //!
 //! It deliberately does not judge answers (`rescue` does), and cancels no legacy batch and nothing outside a session:
 //! the upstream could not tell whose request is meant.
@@ -35,6 +38,7 @@
 //! ```
 
 mod cancel;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +65,7 @@ use crate::mcp::message::MethodName;
 use crate::mcp::revision::Era;
 use crate::transport::connector::Endpoint;
 use cancel::{Canceller, Guard};
+use watched::Watched;
 
 const JSON: &str = "application/json";
 const SSE: &str = "text/event-stream";
@@ -121,8 +126,9 @@ where
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
         address(&mut parts, &self.endpoint);
+        let (mut watched, mut edited) = (None, None);
         let guard = parts.extensions.get::<Call>().and_then(|call| {
             parts.method = method(call);
             if !are_right(&parts.headers, call) {
@@ -132,11 +138,21 @@ where
                 }
             }
             let facts = parts.extensions.get::<Facts>();
+            if let Some(exchange) = facts.and_then(Facts::exchange) {
+                let headers = &mut parts.headers;
+                let (begun, call) = Watched::begin(exchange, call, &self.endpoint, headers);
+                (watched, edited) = (Some(begun), call);
+            }
             Guard::of(&self.canceller, call, &parts.headers, facts)
         });
+        if let Some(call) = edited {
+            body = Full::new(call.body().clone());
+            parts.extensions.insert(call);
+        }
         ResponseFuture {
             inner: self.inner.call(Request::from_parts(parts, body)),
             guard,
+            watched,
             endpoint: self.endpoint.clone(),
         }
     }
@@ -246,6 +262,7 @@ pin_project! {
         #[pin]
         inner: F,
         guard: Option<Guard>,
+        watched: Option<Watched>,
         endpoint: Endpoint,
     }
 }
@@ -262,6 +279,10 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         let mut guard = this.guard.take();
+        let result = result.map_err(Into::into);
+        if let Some(watched) = this.watched.take() {
+            watched.end(result.as_ref().map(Response::status));
+        }
         Poll::Ready(match result {
             Ok(response) if is_encoded(response.headers()) => {
                 disarm(&mut guard);
@@ -279,7 +300,7 @@ where
             Err(error) => {
                 // The connection is gone, or there never was one: nothing is left to cancel.
                 disarm(&mut guard);
-                Err(error.into())
+                Err(error)
             }
         })
     }

@@ -1,0 +1,513 @@
+//! One exchange as spans and measurements.
+
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use opentelemetry::metrics::{Histogram, Meter};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
+use tokio::time::Instant;
+
+use crate::call::Call;
+use crate::clock::Clock;
+use crate::error::Cause;
+use crate::exchange::{Attempted, Begun, End, Exchange, Peer, Recorder};
+use crate::facts::Facts;
+use crate::mcp::headers::SESSION_ID;
+use crate::mcp::message::Kind;
+use crate::mcp::method::Method;
+use crate::mcp::revision::{Era, Revision};
+use crate::telemetry::names::Names;
+use crate::telemetry::{convention as names, remote};
+
+/// The longest text of a peer that is kept.
+const LONGEST: usize = 128;
+/// The most attempts of one exchange that are told apart: more than any configuration makes.
+const ATTEMPTS: usize = 64;
+
+/// What durations are recorded with.
+#[derive(Debug)]
+pub(super) struct Instruments {
+    server: Histogram<f64>,
+    client: Histogram<f64>,
+}
+
+impl Instruments {
+    pub(super) fn new(meter: &Meter) -> Self {
+        let histogram = |name, description| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(description)
+                .with_boundaries(names::BOUNDARIES.to_vec())
+                .build()
+        };
+        Self {
+            server: histogram(
+                names::SERVER_DURATION,
+                "How long a request or notification took, to the end of its answer.",
+            ),
+            client: histogram(
+                names::CLIENT_DURATION,
+                "How long one sending of it took, to the end of its answer.",
+            ),
+        }
+    }
+}
+
+/// What all exchanges are recorded with.
+#[derive(Debug)]
+pub(super) struct Record {
+    tracer: Option<SdkTracer>,
+    instruments: Option<Instruments>,
+    known: Names,
+    clock: Clock,
+    /// Makes of the id of a session a name that nobody can use.
+    hash: RandomState,
+}
+
+impl Record {
+    pub(super) fn new(tracer: Option<SdkTracer>, instruments: Option<Instruments>) -> Self {
+        Self {
+            tracer,
+            instruments,
+            known: Names::default(),
+            clock: Clock::system(),
+            hash: RandomState::new(),
+        }
+    }
+
+    fn session(&self, headers: &HeaderMap) -> Option<String> {
+        let id = headers.get(SESSION_ID)?;
+        Some(format!("{:016x}", self.hash.hash_one(id.as_bytes())))
+    }
+}
+
+impl Recorder for Record {
+    fn begin(self: Arc<Self>, server: &Arc<str>, headers: &HeaderMap) -> Arc<dyn Exchange> {
+        Arc::new(Watch {
+            began: self.clock.now(),
+            started: Instant::now(),
+            server: server.clone(),
+            header: remote::of_headers(headers),
+            session: self.session(headers),
+            state: Mutex::default(),
+            record: self,
+        })
+    }
+}
+
+/// One exchange.
+struct Watch {
+    record: Arc<Record>,
+    server: Arc<str>,
+    began: SystemTime,
+    started: Instant,
+    /// The context of the caller's headers.
+    header: Option<SpanContext>,
+    /// The caller's session.
+    session: Option<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    about: Option<About>,
+    span: Option<Span>,
+    attempts: Vec<Attempt>,
+    has_ended: bool,
+}
+
+/// What the message is.
+struct About {
+    /// As it stands in the message.
+    method: Cow<'static, str>,
+    known: Option<Method>,
+    /// The tool or prompt, and what kind it is.
+    subject: Option<(&'static str, String)>,
+    version: Option<&'static str>,
+    era: Era,
+}
+
+/// One sending of it.
+struct Attempt {
+    span: Option<Span>,
+    began: Duration,
+    peer: (String, u16),
+    seen: Option<Attempted>,
+    /// Since when nobody waits for it.
+    given_up: Option<Duration>,
+    done: Option<Done>,
+}
+
+/// An attempt that has ended.
+struct Done {
+    took: Duration,
+    error: Option<String>,
+    code: Option<i64>,
+}
+
+impl About {
+    /// Nothing of what has no method.
+    fn of(call: &Call) -> Option<Self> {
+        let method = call.method_name()?;
+        let known = call.method();
+        let kind = match known {
+            Some(Method::ToolsCall) => Some(names::TOOL),
+            Some(Method::PromptsGet) => Some(names::PROMPT),
+            _ => None,
+        };
+        Some(Self {
+            method: match known {
+                Some(known) => Cow::Borrowed(known.as_str()),
+                None => Cow::Owned(cut(&method).to_owned()),
+            },
+            known,
+            subject: kind.and_then(|kind| Some((kind, cut(&call.subject()?).to_owned()))),
+            version: call.revision().map(Revision::as_str),
+            era: call.era(),
+        })
+    }
+
+    fn span_name(&self) -> String {
+        match &self.subject {
+            Some((_, subject)) => format!("{} {subject}", self.method),
+            None => self.method.clone().into_owned(),
+        }
+    }
+
+    /// What spans of both kinds have.
+    fn attributes(&self, call: &Call, session: Option<String>) -> Vec<KeyValue> {
+        let mut all = self.common(&self.method, true);
+        if let Some(id) = request_id(call) {
+            all.push(KeyValue::new(names::REQUEST_ID, id));
+        }
+        if let Some(session) = session.filter(|_| self.era == Era::Legacy) {
+            all.push(KeyValue::new(names::SESSION, session));
+        }
+        all
+    }
+
+    /// What spans and metrics have. Metrics have only names that are bounded in number.
+    fn common(&self, method: &str, has_subject: bool) -> Vec<KeyValue> {
+        let mut all = Vec::with_capacity(16);
+        all.push(KeyValue::new(names::METHOD, method.to_owned()));
+        all.push(KeyValue::new(names::PROTOCOL_NAME, "http"));
+        all.push(KeyValue::new(names::PROTOCOL_VERSION, "1.1"));
+        all.push(KeyValue::new(names::TRANSPORT, "tcp"));
+        if let Some(version) = self.version {
+            all.push(KeyValue::new(names::VERSION, version));
+        }
+        if self.known == Some(Method::ToolsCall) {
+            all.push(KeyValue::new(names::OPERATION, names::EXECUTE_TOOL));
+        }
+        if let Some((kind, subject)) = self.subject.as_ref().filter(|_| has_subject) {
+            all.push(KeyValue::new(*kind, subject.clone()));
+        }
+        all
+    }
+}
+
+/// At most so much of it, cut between characters.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LONGEST))
+        .unwrap_or_default()
+}
+
+/// The id of a request, as text.
+fn request_id(call: &Call) -> Option<String> {
+    let message = call.message()?;
+    let id = (message.kind == Kind::Request).then_some(message.id)??;
+    let token = id.text(call.body());
+    let text: Cow<'_, str> = if token.starts_with('"') {
+        Cow::Owned(serde_json::from_str::<String>(token).ok()?)
+    } else {
+        Cow::Borrowed(token)
+    };
+    Some(cut(&text).to_owned())
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, since: Duration) -> SystemTime {
+        self.began.checked_add(since).unwrap_or(self.began)
+    }
+
+    /// Begins the SERVER span.
+    fn span(&self, about: &About, call: &Call) -> Option<Span> {
+        let tracer = self.record.tracer.as_ref()?;
+        let meta = remote::of_meta(call);
+        let (parent, linked) = match (meta, self.header.clone()) {
+            (Some(meta), header) => (Some(meta), header),
+            (None, header) => (header, None),
+        };
+        let is_another = |linked: &SpanContext| {
+            parent.as_ref().is_none_or(|parent| {
+                (parent.trace_id(), parent.span_id()) != (linked.trace_id(), linked.span_id())
+            })
+        };
+        let links = linked.filter(is_another).map(Link::with_context);
+        let mut attributes = about.attributes(call, self.session.clone());
+        attributes.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
+        let builder = SpanBuilder::from_name(about.span_name())
+            .with_kind(SpanKind::Server)
+            .with_start_time(self.began)
+            .with_attributes(attributes)
+            .with_links(links.into_iter().collect());
+        let context = match parent {
+            Some(parent) => Context::new().with_remote_span_context(parent),
+            None => Context::new(),
+        };
+        Some(tracer.build_with_context(builder, &context))
+    }
+
+    /// Ends an attempt, unless it has ended.
+    fn finish(
+        &self,
+        attempt: &mut Attempt,
+        at: Duration,
+        error: Option<String>,
+        code: Option<i64>,
+    ) {
+        if attempt.done.is_some() {
+            return;
+        }
+        if let Some(span) = &mut attempt.span {
+            close(span, error.as_deref(), code);
+            span.end_with_timestamp(self.at(at));
+        }
+        attempt.done = Some(Done {
+            took: at.saturating_sub(attempt.began),
+            error,
+            code,
+        });
+    }
+
+    /// Ends what another attempt follows.
+    fn finish_before_another(&self, state: &mut State) {
+        let now = self.started.elapsed();
+        for attempt in &mut state.attempts {
+            let (at, error) = match attempt.seen {
+                Some(Attempted::Answered(status)) => {
+                    let refused = !status.is_success();
+                    (now, refused.then(|| status.as_u16().to_string()))
+                }
+                // Nobody repeats what somebody else has given up: a deadline has.
+                _ => (attempt.given_up.unwrap_or(now), Some("timeout".to_owned())),
+            };
+            self.finish(attempt, at, error, None);
+        }
+    }
+
+    /// Ends what is open when the exchange ends.
+    fn finish_with(&self, attempt: &mut Attempt, now: Duration, end: End) {
+        let (at, error) = match attempt.seen {
+            Some(Attempted::Answered(status)) => {
+                let error = match end {
+                    End::RpcError(Some(_)) => names::client_error(end),
+                    _ if !status.is_success() => Some(status.as_u16().to_string()),
+                    _ => names::client_error(end),
+                };
+                (now, error)
+            }
+            _ => {
+                let error = match end {
+                    End::Failed(cause, _) => names::word(cause),
+                    _ => "cancelled",
+                };
+                (attempt.given_up.unwrap_or(now), Some(error.to_owned()))
+            }
+        };
+        let code = match end {
+            End::RpcError(code) => code,
+            _ => None,
+        };
+        self.finish(attempt, at, error, code);
+    }
+
+    fn measure(&self, state: &State, about: &About, took: Duration, end: End) {
+        let Some(instruments) = &self.record.instruments else {
+            return;
+        };
+        let exists = matches!(end, End::Ok { shown: true });
+        let known = &self.record.known;
+        let has_subject = about
+            .subject
+            .as_ref()
+            .is_some_and(|(_, subject)| known.knows(&self.server, subject, exists));
+        let method = about.known.map_or("_other", Method::as_str);
+        let measured = |error: Option<&str>, code: Option<i64>| {
+            let mut all = about.common(method, has_subject);
+            all.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
+            all.extend(failure(error, code));
+            all
+        };
+        let error = error_of(about, end);
+        let attributes = measured(error.as_deref(), names::code(end));
+        instruments.server.record(took.as_secs_f64(), &attributes);
+        for attempt in &state.attempts {
+            let Some(done) = &attempt.done else { continue };
+            let mut attributes = measured(done.error.as_deref(), done.code);
+            attributes.extend(address(&attempt.peer.0, attempt.peer.1));
+            instruments
+                .client
+                .record(done.took.as_secs_f64(), &attributes);
+        }
+    }
+}
+
+/// What became of it, on our side. A stream that lives on its own ends when its reader goes.
+fn error_of(about: &About, end: End) -> Option<String> {
+    if end == End::Cancelled && about.known == Some(Method::Listen) {
+        return None;
+    }
+    names::server_error(end)
+}
+
+fn failure(error: Option<&str>, code: Option<i64>) -> impl Iterator<Item = KeyValue> {
+    let error = error.map(|error| KeyValue::new(names::ERROR_TYPE, error.to_owned()));
+    let code = code.map(|code| KeyValue::new(names::STATUS_CODE, code.to_string()));
+    error.into_iter().chain(code)
+}
+
+fn address(host: &str, port: u16) -> [KeyValue; 2] {
+    [
+        KeyValue::new(names::ADDRESS, host.to_owned()),
+        KeyValue::new(names::PORT, i64::from(port)),
+    ]
+}
+
+/// Says of a span how it went. No text of a peer is in its status.
+fn close(span: &mut Span, error: Option<&str>, code: Option<i64>) {
+    span.set_attributes(failure(error, code));
+    if error.is_some() {
+        span.set_status(Status::error(""));
+    }
+}
+
+impl Exchange for Watch {
+    fn read(&self, call: &Call) {
+        let mut state = self.lock();
+        let Some(about) = About::of(call).filter(|_| state.about.is_none()) else {
+            return;
+        };
+        state.span = self.span(&about, call);
+        state.about = Some(about);
+    }
+
+    fn attempt(&self, call: &Call, to: Peer<'_>, headers: &mut HeaderMap) -> Begun {
+        let mut state = self.lock();
+        let number = u32::try_from(state.attempts.len()).unwrap_or(u32::MAX);
+        let Some(about) = &state.about else {
+            return Begun::new(u32::MAX, None);
+        };
+        let parent = state.span.as_ref().map(|span| span.span_context().clone());
+        if state.has_ended || state.attempts.len() >= ATTEMPTS {
+            let call = parent.and_then(|parent| remote::write(&parent, call, headers));
+            return Begun::new(u32::MAX, call);
+        }
+        let now = self.started.elapsed();
+        let span = self.record.tracer.as_ref().zip(parent);
+        let span = span.map(|(tracer, parent)| {
+            let mut attributes = about.attributes(call, self.record.session(headers));
+            attributes.extend(address(to.host(), to.port()));
+            attributes.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
+            if number > 0 {
+                attributes.push(KeyValue::new(names::RESENDS, i64::from(number)));
+            }
+            let builder = SpanBuilder::from_name(about.span_name())
+                .with_kind(SpanKind::Client)
+                .with_start_time(self.at(now))
+                .with_attributes(attributes);
+            tracer.build_with_context(builder, &Context::new().with_remote_span_context(parent))
+        });
+        self.finish_before_another(&mut state);
+        let context = span.as_ref().map(|span| span.span_context().clone());
+        state.attempts.push(Attempt {
+            span,
+            began: now,
+            peer: (to.host().to_owned(), to.port()),
+            seen: None,
+            given_up: None,
+            done: None,
+        });
+        drop(state);
+        let call = context.and_then(|context| remote::write(&context, call, headers));
+        Begun::new(number, call)
+    }
+
+    fn attempted(&self, number: u32, end: Attempted) {
+        let mut state = self.lock();
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        let Some(attempt) = state.attempts.get_mut(place) else {
+            return;
+        };
+        let now = self.started.elapsed();
+        attempt.seen = Some(end);
+        match end {
+            Attempted::Answered(status) => {
+                let status = i64::from(status.as_u16());
+                if let Some(span) = &mut attempt.span {
+                    span.set_attribute(KeyValue::new(names::HTTP_STATUS, status));
+                }
+            }
+            Attempted::Failed(cause) => {
+                if let Some(span) = &mut attempt.span {
+                    span.set_attribute(KeyValue::new(names::OUR_CAUSE, cause.as_str()));
+                }
+                self.finish(attempt, now, Some(names::word(cause).to_owned()), None);
+            }
+            Attempted::GivenUp => attempt.given_up = Some(now),
+        }
+    }
+
+    fn ended(&self, facts: &Facts, end: End) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(about) = &state.about else { return };
+        if std::mem::replace(&mut state.has_ended, true) {
+            return;
+        }
+        let now = self.started.elapsed();
+        let is_over = about.known == Some(Method::Listen) && end == End::Cancelled;
+        let seen = if is_over {
+            End::Ok { shown: false }
+        } else {
+            end
+        };
+        for attempt in &mut state.attempts {
+            self.finish_with(attempt, now, seen);
+        }
+        if let Some(span) = &mut state.span {
+            close(span, error_of(about, end).as_deref(), names::code(end));
+            let id = facts.request_id().to_string();
+            span.set_attribute(KeyValue::new(names::OUR_REQUEST_ID, id));
+            if let Some(cause) = facts.cause().map(Cause::as_str) {
+                span.set_attribute(KeyValue::new(names::OUR_CAUSE, cause));
+            }
+            span.end_with_timestamp(self.at(now));
+        }
+        if let Some(about) = &state.about {
+            self.measure(state, about, now, end);
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
