@@ -73,10 +73,11 @@ sections! {
     SESSIONS = "sessions" ["key", "expiry"] later ["store", "journal", "redis"];
     SHUTDOWN = "shutdown" ["grace"] later [];
     READINESS = "readiness" ["requireServers"] later [];
-    OBSERVABILITY = "observability" ["log", "metrics"] later ["tracing"];
+    OBSERVABILITY = "observability" ["log", "metrics", "tracing"] later [];
     LOG = "log" ["level", "format", "bodies"] later ["stdioNotifications"];
     LOG_BODIES = "log.bodies" ["requests", "responses"] later [];
     METRICS = "metrics" ["listen", "legacyNames", "semconv"] later [];
+    TRACING = "tracing" ["otlpEndpoint", "serviceName"] later ["sampler", "headers"];
     CONTROL = "control" ["listen"] later [];
 }
 

@@ -99,7 +99,16 @@ fn the_reference_loads_and_shows_every_key() {
     assert_eq!(shown.retry, plain.retry);
     assert_eq!(shown.load_balancing, plain.load_balancing);
     assert_eq!(shown.rebuild, plain.rebuild);
-    assert_eq!(config.observability, Observability::default());
+    assert_eq!(config.observability.log, Observability::default().log);
+    assert_eq!(
+        config.observability.metrics,
+        Observability::default().metrics
+    );
+    // Shown with a value, as its default is nothing.
+    let tracing = &config.observability.tracing;
+    let endpoint = tracing.otlp_endpoint.as_ref().map(ToString::to_string);
+    assert_eq!(endpoint.as_deref(), Some("http://jaeger:4318/"));
+    assert_eq!(tracing.service_name.as_deref(), Some("mcp-bridge-remote"));
     assert_eq!(config.control, Control::default());
     assert_eq!(config.shutdown, Shutdown::default());
     assert_eq!(config.sessions.expiry, Sessions::default().expiry);
@@ -472,7 +481,7 @@ fn keys_of_later_versions_are_known_and_refused() {
         "oauth: {callbackPath: /cb}\ntokenStore: {kind: file}\nserverApi: {}\ntunnels: []\n";
     let text = format!(
         "{whole}listeners: [{{listen: localhost:1, cors: {{}}, tls: {{}}, surfaces: [], \
-         userToken: {{}}, inboundAuth: {{jwt: {{}}}}}}]\nobservability: {{tracing: {{}}}}\n{}",
+         userToken: {{}}, inboundAuth: {{jwt: {{}}}}}}]\nobservability: {{tracing: {{sampler: x}}}}\n{}",
         server(
             "auth: {type: oauth2, clientId: x, scopes: [a]}\ncache: {}\nreconnect: {}\n\
              keepAlive: {}\negressProxy: {}\nredact: {}\ntls: {certFile: a, keyFile: b}\n\

@@ -152,6 +152,7 @@ impl Bound {
                 }
             }
             end_upstream(&shared, grace.as_mut()).await;
+            shared.common.exported.flush().await;
         };
         tokio::select! {
             () = calls => {}

@@ -19,6 +19,11 @@
 //! The stack itself is `stack.rs`.
 
 mod bound;
+#[cfg(feature = "otel")]
+mod export;
+#[cfg(not(feature = "otel"))]
+#[path = "no_export.rs"]
+mod export;
 mod front;
 mod gauges;
 mod heartbeat;
@@ -50,6 +55,7 @@ use crate::layer::log_bodies::BodyLog;
 use crate::layer::metrics::{self, Declared, Families, Semconv};
 use crate::session::{SessionKey, SessionKeys};
 use crate::sidecar::bound::BoundListener;
+use crate::sidecar::export::Exported;
 use crate::sidecar::front::Front;
 use crate::sidecar::gauges::Gauges;
 use crate::sidecar::heartbeat::Heartbeat;
@@ -141,6 +147,10 @@ impl Sidecar {
                 session_lifetime: loaded.config.sessions.expiry,
                 keys_end_with_process: loaded.config.sessions.key.is_none(),
                 over: drain.subscribe_end(),
+                exported: Exported::start(
+                    &loaded.config.observability.tracing,
+                    environment.as_ref(),
+                )?,
                 environment,
             },
             gauges: Gauges::register(&registry)?,

@@ -7,6 +7,7 @@ use crate::config::Config;
 /// A listener that moves is not among them: such a configuration is refused as a whole.
 pub(super) fn restart_only(started: &Config, new: &Config) -> Vec<&'static str> {
     let (old_log, new_log) = (&started.observability.log, &new.observability.log);
+    let (old_tracing, new_tracing) = (&started.observability.tracing, &new.observability.tracing);
     let (old_metrics, new_metrics) = (&started.observability.metrics, &new.observability.metrics);
     [
         ("sessions.key", started.sessions.key != new.sessions.key),
@@ -30,6 +31,14 @@ pub(super) fn restart_only(started: &Config, new: &Config) -> Vec<&'static str> 
         (
             "observability.metrics.semconv",
             old_metrics.semconv != new_metrics.semconv,
+        ),
+        (
+            "observability.tracing.otlpEndpoint",
+            old_tracing.otlp_endpoint != new_tracing.otlp_endpoint,
+        ),
+        (
+            "observability.tracing.serviceName",
+            old_tracing.service_name != new_tracing.service_name,
         ),
         (
             "control.listen",
@@ -63,6 +72,8 @@ mod tests {
         new.observability.metrics.listen.set_port(1);
         new.observability.metrics.legacy_names = true;
         new.observability.metrics.semconv = true;
+        new.observability.tracing.otlp_endpoint = Some("http://c".parse().unwrap());
+        new.observability.tracing.service_name = Some("mine".to_owned());
         new.control.listen.set_port(2);
         assert_eq!(
             restart_only(&started, &new),
@@ -74,6 +85,8 @@ mod tests {
                 "observability.metrics.listen",
                 "observability.metrics.legacyNames",
                 "observability.metrics.semconv",
+                "observability.tracing.otlpEndpoint",
+                "observability.tracing.serviceName",
                 "control.listen",
             ]
         );

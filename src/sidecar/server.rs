@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::config::Environment;
 use crate::config::model::{self, Pool, Server, StaticHeader, Tls, Value};
 use crate::error::BoxError;
+use crate::exchange::Recorder;
 use crate::layer::balance::{Balance, EndpointState, Policy};
 use crate::layer::complete::Complete;
 use crate::layer::credential::{InjectCredential, InjectCredentialLayer};
@@ -28,6 +29,7 @@ use crate::layer::retry::{self, Backoff, Budget, RetryLayer, ToolCalls, ToolHint
 use crate::layer::session::{Detached, SessionParams, Sessions, WeakDetached};
 use crate::layer::timeouts::Timeouts;
 use crate::session::SessionKeys;
+use crate::sidecar::export::Exported;
 use crate::sidecar::gauges::Counted;
 use crate::sidecar::secrets::{Followed, Opened, Secrets};
 use crate::sidecar::stack;
@@ -42,6 +44,7 @@ use crate::transport::dialect::Dialect;
 pub(super) struct ServerState {
     pub(super) config: Server,
     pub(super) families: Arc<ServerFamilies>,
+    pub(super) recorder: Option<Arc<dyn Recorder>>,
     pub(super) hold: HoldLayer,
     pub(super) sessions: Sessions,
     pub(super) policy: RestrictToolsLayer,
@@ -71,6 +74,7 @@ pub(super) struct Common {
     pub(super) keys_end_with_process: bool,
     /// True once the process ends.
     pub(super) over: hold::Signal,
+    pub(super) exported: Exported,
 }
 
 impl Common {
@@ -127,6 +131,7 @@ impl ServerState {
         });
         Ok(Self {
             config: config.clone(),
+            recorder: common.exported.recorder(),
             hold: HoldLayer::new(hold_params(config)).until(common.over.clone()),
             sessions: match before {
                 // What changes in a session names endpoints by their place.

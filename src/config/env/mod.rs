@@ -38,8 +38,10 @@ use crate::secret::Secret;
 
 mod environment;
 mod names;
+mod otlp;
 
 pub use self::environment::{Environment, ProcessEnvironment};
+pub use self::otlp::Export;
 
 /// What the variables are called together, in reports.
 const SUBJECT: &str = "environment";
@@ -162,10 +164,6 @@ impl Surface<'_> {
             if LATER.contains(&name.as_str()) {
                 let message = format!("\"{name}\" is not supported by this version");
                 self.refuse(&name, Code::NotSupported, message, "");
-            } else if name == "OTEL_EXPORTER_OTLP_ENDPOINT" {
-                let message = "traces are not exported by this version";
-                self.found
-                    .push(Draft::warning(name, Code::NotSupported, message, ""));
             } else if name.starts_with(PREFIX)
                 && !name.starts_with(HEADER_PREFIX)
                 && !KNOWN.contains(&name.as_str())

@@ -250,6 +250,8 @@ fn the_document_names_each_variable() {
     let mut named: Vec<_> = document
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        // Those are `otlp`'s.
+        .filter(|name| !name.starts_with("OTEL_"))
         .collect();
     named.sort_unstable();
     let mut known: Vec<_> = KNOWN.iter().copied().chain(OTHERS).collect();
@@ -378,7 +380,6 @@ fn unknown_variables_are_warned_of() {
     let warning = &loaded.report.problems()[0];
     assert_eq!(warning.code(), Code::UnknownVariable);
     assert_eq!(warning.help(), "did you mean MCP_REMOTE_TIMEOUT?");
-    assert!(run(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://jaeger:4318")]).is_ok());
 }
 
 #[test]

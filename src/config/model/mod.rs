@@ -16,6 +16,8 @@ mod server;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use http::Uri;
+
 pub use self::auth::{Auth, AuthKind, SecretSource, Value};
 pub use self::listener::{ApiKey, InboundAuth, Listener, ListenerLimits, Network, Rate};
 pub use self::server::{
@@ -130,6 +132,8 @@ pub struct Observability {
     pub log: Log,
     /// Metrics, health and status, read-only.
     pub metrics: Metrics,
+    /// Traces and metrics for a collector.
+    pub tracing: Tracing,
 }
 
 /// `observability.log`.
@@ -223,6 +227,18 @@ impl Default for Metrics {
             semconv: false,
         }
     }
+}
+
+/// `observability.tracing`: what the file says of it. OpenTelemetry's own variables say more
+/// ([`Export`](super::env::Export)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tracing {
+    /// A collector that takes OTLP over HTTP; `/v1/traces` and `/v1/metrics` are put behind. Default: what the variables
+    /// say, else none, and nothing is exported. A change: *restart*.
+    pub otlp_endpoint: Option<Uri>,
+    /// What the service is called. Default: what the variables say, else `outrigger`. A change: *restart*.
+    pub service_name: Option<String>,
 }
 
 /// `control`: the admin paths that change something.

@@ -3,13 +3,13 @@
 use super::super::keys;
 use super::super::model::{
     Config, Listener, Log, LogFormat, LogLevel, Metrics, Observability, Readiness, RequireServers,
-    Sessions, Shutdown,
+    Sessions, Shutdown, Tracing,
 };
 use super::super::node::{Node, Value};
 use super::super::problem::Code;
 use super::listener::listener;
-use super::net::address;
-use super::scalar::{boolean, choice, duration, name, text};
+use super::net::{address, url};
+use super::scalar::{boolean, choice, duration, filled, name, text};
 use super::secret::secret;
 use super::server::server;
 use super::{Field, Reader, Section, list};
@@ -88,6 +88,7 @@ fn observability(reader: &Reader, field: Field<'_>) -> Option<Observability> {
     let mut observability = Observability::default();
     section.set("log", &mut observability.log, log);
     section.set("metrics", &mut observability.metrics, metrics);
+    section.set("tracing", &mut observability.tracing, tracing);
     Some(observability)
 }
 
@@ -122,4 +123,12 @@ fn metrics(reader: &Reader, field: Field<'_>) -> Option<Metrics> {
     section.set("legacyNames", &mut metrics.legacy_names, boolean);
     section.set("semconv", &mut metrics.semconv, boolean);
     Some(metrics)
+}
+
+fn tracing(reader: &Reader, field: Field<'_>) -> Option<Tracing> {
+    let section = Section::open(reader, field, &keys::TRACING)?;
+    let mut tracing = Tracing::default();
+    section.set_some("otlpEndpoint", &mut tracing.otlp_endpoint, url);
+    section.set_some("serviceName", &mut tracing.service_name, filled);
+    Some(tracing)
 }

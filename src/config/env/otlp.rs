@@ -1,0 +1,530 @@
+//! Where traces and metrics go: OpenTelemetry's own variables, beside what the file says.
+//!
+//! 1. They work with every source of a configuration. Where the file says something too, the file counts.
+//! 2. Without an endpoint, or an exporter that is named, nothing is exported.
+//! 3. What would send elsewhere than was meant, or nothing, is an error; what only changes how much is a warning, as
+//!    OpenTelemetry wants it.
+//! 4. Headers are secrets from here on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+use url::Url;
+
+use super::Environment;
+use crate::config::model::Tracing;
+use crate::config::problem::{Code, Draft, Report};
+use crate::config::read::{header_name_from, plain_value_from, url_from};
+use crate::config::source::named;
+use crate::config::validate::Finding;
+use crate::secret::Secret;
+
+const SUBJECT: &str = "OpenTelemetry's variables";
+
+const DISABLED: &str = "OTEL_SDK_DISABLED";
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+const COMPRESSION: &str = "OTEL_EXPORTER_OTLP_COMPRESSION";
+const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
+const SERVICE: &str = "OTEL_SERVICE_NAME";
+const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+const SAMPLER_ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+const INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
+
+/// What the service is called where nobody says.
+const NAME: &str = "outrigger";
+/// Where a collector on this machine listens, which an exporter that is named without an endpoint means.
+const LOCAL: &str = "http://localhost:4318";
+
+/// One of the two things that are exported.
+struct Signal {
+    endpoint: &'static str,
+    protocol: &'static str,
+    exporter: &'static str,
+    path: &'static str,
+}
+
+const TRACES: Signal = Signal {
+    endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    exporter: "OTEL_TRACES_EXPORTER",
+    path: "v1/traces",
+};
+const METRICS: Signal = Signal {
+    endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+    exporter: "OTEL_METRICS_EXPORTER",
+    path: "v1/metrics",
+};
+
+/// What is exported, and where to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Export {
+    /// The URL that traces go to.
+    pub traces: Option<String>,
+    /// The URL that metrics go to.
+    pub metrics: Option<String>,
+    /// Headers of each request.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// The authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long one request may take.
+    pub timeout: Option<Duration>,
+    /// `service.name` and its kin.
+    pub resource: Vec<(String, String)>,
+    /// Which part of the traces is recorded.
+    pub ratio: f64,
+    /// Whether the caller's decision counts more.
+    pub follows_parent: bool,
+    /// How often metrics are sent.
+    pub interval: Option<Duration>,
+}
+
+impl Export {
+    /// What the file and the variables say together, if they want anything exported; and warnings.
+    ///
+    /// # Errors
+    ///
+    /// Every problem there is, if one of them is an error.
+    pub fn read(
+        tracing: &Tracing,
+        environment: &dyn Environment,
+    ) -> Result<(Option<Self>, Report), Report> {
+        let mut surface = Surface {
+            environment,
+            found: Vec::new(),
+        };
+        let export = surface.export(tracing);
+        let report = named(SUBJECT, surface.found);
+        if report.is_ok() {
+            Ok((export, report))
+        } else {
+            Err(report)
+        }
+    }
+}
+
+/// The variables, while they are read.
+struct Surface<'a> {
+    environment: &'a dyn Environment,
+    found: Vec<Finding>,
+}
+
+impl Surface<'_> {
+    fn export(&mut self, tracing: &Tracing) -> Option<Export> {
+        let is_disabled = self
+            .filled(DISABLED)
+            .is_some_and(|word| word.eq_ignore_ascii_case("true"));
+        if is_disabled {
+            return None;
+        }
+        let traces = self.target(&TRACES, tracing);
+        let metrics = self.target(&METRICS, tracing);
+        if traces.is_none() && metrics.is_none() {
+            return None;
+        }
+        self.protocols();
+        let (ratio, follows_parent) = self.sampling();
+        Some(Export {
+            traces,
+            metrics,
+            headers: self.headers(),
+            ca_file: self.filled(CERTIFICATE).map(PathBuf::from),
+            timeout: self.milliseconds(TIMEOUT),
+            resource: self.resource(tracing),
+            ratio,
+            follows_parent,
+            interval: self.milliseconds(INTERVAL),
+        })
+    }
+
+    fn filled(&self, name: &str) -> Option<String> {
+        let value = self.environment.filled(name)?;
+        Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn refuse(&mut self, name: &str, code: Code, message: &str, help: &str) {
+        self.found
+            .push(Draft::error(name.to_owned(), code, message, help));
+    }
+
+    fn warn(&mut self, name: &str, message: &str, help: &str) {
+        let code = Code::NotSupported;
+        self.found
+            .push(Draft::warning(name.to_owned(), code, message, help));
+    }
+
+    /// The URL that a signal goes to, if it is exported.
+    fn target(&mut self, signal: &Signal, tracing: &Tracing) -> Option<String> {
+        let exporters = self.filled(signal.exporter);
+        let mut named = exporters.iter().flat_map(|all| all.split(','));
+        let is_named = named.any(|exporter| exporter.trim() == "otlp");
+        if let Some(other) = exporters.filter(|_| !is_named) {
+            // The metrics are there for Prometheus whatever this says.
+            if !matches!(other.as_str(), "none" | "prometheus") {
+                self.warn(
+                    signal.exporter,
+                    "nothing is exported so by this version",
+                    "otlp, or none",
+                );
+            }
+            return None;
+        }
+        if let Some(base) = &tracing.otlp_endpoint {
+            return Some(join(&base.to_string(), signal.path));
+        }
+        let (name, whole) = match (self.filled(signal.endpoint), self.filled(ENDPOINT)) {
+            (Some(url), _) => (signal.endpoint, url),
+            (None, Some(base)) => (ENDPOINT, join(&base, signal.path)),
+            (None, None) if is_named => (signal.exporter, join(LOCAL, signal.path)),
+            (None, None) => return None,
+        };
+        // Both signals may have found the same mistake.
+        let is_told = self.found.iter().any(|found| found.place() == name);
+        match url_from(&whole) {
+            Ok(url) => {
+                if url.port_u16() == Some(4317) && !is_told {
+                    let message = "4317 is the port of gRPC, as a rule; OTLP over HTTP has 4318";
+                    self.warn(name, message, "");
+                }
+                Some(url.to_string())
+            }
+            Err((code, message, _)) => {
+                if !is_told {
+                    self.refuse(name, code, message, "such as http://collector:4318");
+                }
+                None
+            }
+        }
+    }
+
+    /// One protocol is spoken.
+    fn protocols(&mut self) {
+        for name in [PROTOCOL, TRACES.protocol, METRICS.protocol] {
+            let protocol = self.filled(name);
+            if protocol.is_some_and(|protocol| protocol != "http/protobuf") {
+                let help = format!(
+                    "{name}=http/protobuf, and the collector's HTTP port (4318) in the endpoint"
+                );
+                let message = "this version exports by http/protobuf only";
+                self.refuse(name, Code::NotSupported, message, &help);
+            }
+        }
+        let compression = self.filled(COMPRESSION);
+        if compression.is_some_and(|compression| compression != "none") {
+            self.warn(
+                COMPRESSION,
+                "nothing is compressed by this version",
+                "unset it",
+            );
+        }
+    }
+
+    fn headers(&mut self) -> Vec<(HeaderName, Secret)> {
+        let mut headers = Vec::new();
+        for (name, value) in self.pairs(HEADERS) {
+            match (header_name_from(&name), plain_value_from(&value)) {
+                (Some(name), Some(value)) => headers.push((name, Secret::new(value))),
+                // What it is may be a secret, too.
+                _ => self.refuse(
+                    HEADERS,
+                    Code::Header,
+                    "no header can be so",
+                    "name=value,name=value, with %20 for a space",
+                ),
+            }
+        }
+        headers
+    }
+
+    fn resource(&mut self, tracing: &Tracing) -> Vec<(String, String)> {
+        let mut all = vec![("service.name".to_owned(), NAME.to_owned())];
+        all.extend(self.pairs(RESOURCE));
+        // What comes later counts.
+        let name = tracing.service_name.clone();
+        if let Some(name) = name.or_else(|| self.filled(SERVICE)) {
+            all.push(("service.name".to_owned(), name));
+        }
+        all
+    }
+
+    /// `name=value,name=value`, the values with percent signs.
+    fn pairs(&mut self, name: &str) -> Vec<(String, String)> {
+        let text = self.filled(name).unwrap_or_default();
+        let mut pairs = Vec::new();
+        for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
+            let decoded = pair.split_once('=').and_then(|(key, value)| {
+                let value = percent_decoded(value.trim())?;
+                Some((key.trim().to_owned(), value))
+            });
+            if let Some(pair) = decoded.filter(|(key, _)| !key.is_empty()) {
+                pairs.push(pair);
+            } else {
+                let help = "name=value,name=value, with %2C for a comma";
+                self.refuse(name, Code::Type, "this is no list of pairs", help);
+            }
+        }
+        pairs
+    }
+
+    fn sampling(&mut self) -> (f64, bool) {
+        const ALL: (f64, bool) = (1.0, true);
+        let Some(sampler) = self.filled(SAMPLER) else {
+            return ALL;
+        };
+        let (root, follows_parent) = match sampler.strip_prefix("parentbased_") {
+            Some(root) => (root, true),
+            None => (sampler.as_str(), false),
+        };
+        match root {
+            "always_on" => (1.0, follows_parent),
+            "always_off" => (0.0, follows_parent),
+            "traceidratio" => (self.ratio(), follows_parent),
+            _ => {
+                let message = "no sampler of this version has this name: all traces are recorded";
+                self.warn(
+                    SAMPLER,
+                    message,
+                    "parentbased_traceidratio, and its argument",
+                );
+                ALL
+            }
+        }
+    }
+
+    fn ratio(&mut self) -> f64 {
+        let argument = self.filled(SAMPLER_ARGUMENT);
+        let ratio = argument.as_deref().map_or(Some(1.0), |word| {
+            let ratio = word.parse::<f64>().ok();
+            ratio.filter(|ratio| (0.0..=1.0).contains(ratio))
+        });
+        ratio.unwrap_or_else(|| {
+            let message = "a ratio is a number from 0 to 1: all traces are recorded";
+            self.warn(SAMPLER_ARGUMENT, message, "such as 0.1");
+            1.0
+        })
+    }
+
+    fn milliseconds(&mut self, name: &str) -> Option<Duration> {
+        let word = self.filled(name)?;
+        let span = word.parse::<u64>().ok().filter(|span| *span > 0);
+        if span.is_none() {
+            self.warn(
+                name,
+                "this wants milliseconds: the default counts",
+                "such as 10000",
+            );
+        }
+        span.map(Duration::from_millis)
+    }
+}
+
+/// The URL of a signal: its path behind that of the endpoint.
+fn join(base: &str, path: &str) -> String {
+    let Ok(mut url) = Url::parse(base) else {
+        return base.to_owned();
+    };
+    let joined = format!("{}/{path}", url.path().trim_end_matches('/'));
+    if url.cannot_be_a_base() {
+        return base.to_owned();
+    }
+    url.set_path(&joined);
+    url.to_string()
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let value = digit(rest.next())? * 16 + digit(rest.next())?;
+        bytes.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn read(
+        tracing: &Tracing,
+        variables: &[(&str, &str)],
+    ) -> Result<(Option<Export>, Report), Report> {
+        let environment: BTreeMap<String, String> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Export::read(tracing, &environment)
+    }
+
+    fn export(variables: &[(&str, &str)]) -> Option<Export> {
+        let (export, report) = read(&Tracing::default(), variables).unwrap();
+        assert_eq!(report.problems().len(), 0, "{report}");
+        export
+    }
+
+    fn urls(variables: &[(&str, &str)]) -> (Option<String>, Option<String>) {
+        export(variables).map_or((None, None), |export| (export.traces, export.metrics))
+    }
+
+    #[test]
+    fn s0_31_rule_1_the_endpoint_is_that_of_both_signals_and_the_file_counts_more() {
+        let text = |text: &str| Some(text.to_owned());
+        let jaeger = (ENDPOINT, "http://jaeger:4318/");
+        assert_eq!(
+            urls(&[jaeger]),
+            (
+                text("http://jaeger:4318/v1/traces"),
+                text("http://jaeger:4318/v1/metrics")
+            )
+        );
+        assert_eq!(
+            urls(&[
+                jaeger,
+                (TRACES.endpoint, "http://t/x"),
+                (METRICS.exporter, "none")
+            ]),
+            (text("http://t/x"), None)
+        );
+        assert_eq!(
+            urls(&[(TRACES.exporter, "otlp")]),
+            (text("http://localhost:4318/v1/traces"), None)
+        );
+        let tracing = Tracing {
+            otlp_endpoint: Some("https://c.example/base".parse().unwrap()),
+            service_name: Some("mine".to_owned()),
+        };
+        let (export, _) = read(&tracing, &[jaeger, (SERVICE, "theirs")]).unwrap();
+        let export = export.unwrap();
+        assert_eq!(export.traces, text("https://c.example/base/v1/traces"));
+        assert_eq!(export.resource.last().unwrap().1, "mine");
+    }
+
+    #[test]
+    fn the_document_names_each_variable() {
+        let document = include_str!("../../../docs/environment.md");
+        for name in [
+            DISABLED,
+            ENDPOINT,
+            HEADERS,
+            PROTOCOL,
+            CERTIFICATE,
+            TIMEOUT,
+            SERVICE,
+            RESOURCE,
+            SAMPLER,
+            SAMPLER_ARGUMENT,
+            INTERVAL,
+            TRACES.endpoint,
+            TRACES.exporter,
+            METRICS.endpoint,
+            METRICS.exporter,
+        ] {
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
+    fn rule_2_without_an_endpoint_nothing_is_exported() {
+        assert_eq!(urls(&[]), (None, None));
+        assert_eq!(urls(&[(ENDPOINT, " ")]), (None, None));
+        assert_eq!(
+            urls(&[(ENDPOINT, "http://c"), (DISABLED, "True")]),
+            (None, None)
+        );
+        assert_eq!(
+            urls(&[(PROTOCOL, "grpc"), (HEADERS, "nonsense")]),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn rule_3_what_would_send_nothing_is_refused_and_says_what_to_set() {
+        for (name, value, said) in [
+            (PROTOCOL, "grpc", "http/protobuf"),
+            (TRACES.protocol, "http/json", "http/protobuf"),
+            (HEADERS, "hunter2", "name=value"),
+            (HEADERS, "a=hunter2%0a", "name=value"),
+            (TRACES.endpoint, "unix:/hunter2", "http://collector:4318"),
+            (
+                METRICS.endpoint,
+                "http://user:hunter2@c",
+                "http://collector:4318",
+            ),
+        ] {
+            let report = read(
+                &Tracing::default(),
+                &[(ENDPOINT, "http://c"), (name, value)],
+            )
+            .unwrap_err();
+            let text = report.to_string();
+            assert!(text.contains(name) && text.contains(said), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+            assert_eq!(report.problems().len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn rule_3_what_changes_how_much_is_warned_of() {
+        for (name, value) in [
+            (SAMPLER, "xray"),
+            (SAMPLER_ARGUMENT, "2"),
+            (INTERVAL, "1s"),
+            (COMPRESSION, "gzip"),
+            (ENDPOINT, "http://c:4317"),
+            (METRICS.exporter, "console"),
+        ] {
+            // Of two of one name the later one counts.
+            let variables = [
+                (ENDPOINT, "http://c"),
+                (SAMPLER, "traceidratio"),
+                (name, value),
+            ];
+            let (_, report) = read(&Tracing::default(), &variables).unwrap();
+            assert_eq!(report.problems().len(), 1, "{name}: {report}");
+        }
+    }
+
+    #[test]
+    fn rule_4_headers_and_resources_are_pairs_with_percent_signs() {
+        let export = export(&[
+            (ENDPOINT, "http://c"),
+            (HEADERS, "Authorization=Basic%20aHVudGVyMg==, x-a = b,"),
+            (RESOURCE, "service.name=a,deployment.environment.name=p%2Cq"),
+            (SERVICE, "b"),
+            (CERTIFICATE, "/ca.pem"),
+            (TIMEOUT, "2000"),
+            (INTERVAL, "500"),
+            (SAMPLER, "parentbased_traceidratio"),
+            (SAMPLER_ARGUMENT, "0.25"),
+        ])
+        .unwrap();
+        let (name, value) = &export.headers[0];
+        assert_eq!(
+            (name.as_str(), value.expose_secret()),
+            ("authorization", "Basic aHVudGVyMg==")
+        );
+        assert_eq!(export.headers[1].1.expose_secret(), "b");
+        assert!(!format!("{export:?}").contains("aHVudGVyMg"));
+        assert_eq!(
+            export.resource[2],
+            ("deployment.environment.name".to_owned(), "p,q".to_owned())
+        );
+        assert_eq!(export.resource[3].1, "b");
+        assert_eq!(export.timeout, Some(Duration::from_secs(2)));
+        assert_eq!(export.interval, Some(Duration::from_millis(500)));
+        assert_eq!((export.ratio, export.follows_parent), (0.25, true));
+    }
+}
