@@ -1,4 +1,4 @@
-"""What scripts/conformance and scripts/interop share: processes that end with the script, and the sidecar."""
+"""What scripts/conformance, scripts/interop and scripts/telemetry share: processes that end with the script, and the sidecar."""
 
 import argparse
 import atexit
@@ -111,9 +111,12 @@ class Processes:
         self._all.append(process)
         return process
 
-    def sidecar(self, name: str, binary: Path, upstream: str) -> tuple[Process, int]:
+    def sidecar(
+        self, name: str, binary: Path, upstream: str, *arguments: object, environment: dict[str, str] | None = None
+    ) -> tuple[Process, int]:
         """`outrigger run` in front of a server, and the port that it chose."""
-        process = self.start(name, [binary, "run", "--listen", "127.0.0.1:0", upstream])
+        command = [binary, "run", "--listen", "127.0.0.1:0", upstream, *arguments]
+        process = self.start(name, command, environment)
         return process, int(process.await_line(r"listening on http://127\.0\.0\.1:(\d+)")[1])
 
     def stop_all(self) -> None:
