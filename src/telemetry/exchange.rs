@@ -312,22 +312,19 @@ impl Watch {
 
     /// Ends what is open when the exchange ends.
     fn finish_with(&self, attempt: &mut Attempt, now: Duration, end: End) {
-        let (at, error) = match attempt.seen {
-            Some(Attempted::Answered(status)) => {
-                let error = match end {
-                    End::RpcError(Some(_)) => names::client_error(end),
-                    _ if !status.is_success() => Some(status.as_u16().to_string()),
-                    _ => names::client_error(end),
-                };
-                (now, error)
-            }
-            _ => {
-                let error = match end {
-                    End::Failed(cause, _) => names::word(cause),
-                    _ => "cancelled",
-                };
-                (attempt.given_up.unwrap_or(now), Some(error.to_owned()))
-            }
+        let (at, error) = if let Some(Attempted::Answered(status)) = attempt.seen {
+            let error = match end {
+                End::RpcError(Some(_)) => names::client_error(end),
+                _ if !status.is_success() => Some(status.as_u16().to_string()),
+                _ => names::client_error(end),
+            };
+            (now, error)
+        } else {
+            let error = match end {
+                End::Failed(cause, _) => names::word(cause),
+                _ => "cancelled",
+            };
+            (attempt.given_up.unwrap_or(now), Some(error.to_owned()))
         };
         let code = match end {
             End::RpcError(code) => code,

@@ -161,12 +161,12 @@ impl Telemetry {
     }
 
     fn new(traces: Option<SdkTracerProvider>, metrics: Option<SdkMeterProvider>) -> Self {
-        let tracer = traces.as_ref().map(|provider| provider.tracer(SCOPE));
+        let spans = traces.as_ref().map(|provider| provider.tracer(SCOPE));
         let instruments = metrics
             .as_ref()
             .map(|provider| Instruments::new(&provider.meter(SCOPE)));
         Self {
-            record: Arc::new(Record::new(tracer, instruments)),
+            record: Arc::new(Record::new(spans, instruments)),
             traces,
             metrics,
         }

@@ -461,13 +461,13 @@ async fn rule_8_who_records_it_is_told_of_begin_and_end() {
         ),
         (503, ""),
     ] {
-        let inner = service_fn(async move |request: Request<()>| {
+        let inner = service_fn(move |request: Request<()>| {
             assert!(Facts::get(&request).unwrap().exchange().is_some());
             let response = Response::builder()
                 .status(status)
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(body(text));
-            Ok::<_, Infallible>(response.unwrap())
+            async move { Ok::<_, Infallible>(response.unwrap()) }
         });
         let request = Request::post("/").header("x", "y").body(()).unwrap();
         let response = layer.layer(inner).oneshot(request).await.unwrap();

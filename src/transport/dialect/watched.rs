@@ -148,10 +148,8 @@ mod tests {
                 .unwrap()
                 .into_owned();
             let (parts, body) = request.into_parts();
-            assert_eq!(
-                (method.as_str(), &parts.headers["traceparent"]),
-                ("tools/list", &"t")
-            );
+            assert_eq!(method, "tools/list");
+            assert_eq!(parts.headers["traceparent"], "t");
             let body = body.collect().await.unwrap().to_bytes();
             assert_eq!(body, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
             Ok::<_, BoxError>(Response::new(Full::new(Bytes::new())))
