@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::error::BoxError;
-use crate::layer::metrics::{Declared, ServerFamilies};
+use crate::layer::metrics::{self, Declared, Families, Semconv, ServerFamilies};
+use crate::sidecar::process;
 use crate::sidecar::secrets::Opened;
 use crate::sidecar::server::ServerState;
 
@@ -246,6 +248,27 @@ impl Gauges {
                 .set(healthy);
         }
     }
+}
+
+/// Each metric that `/metrics` may show, in the order of the reference.
+pub(crate) fn declared() -> impl Iterator<Item = &'static Declared> {
+    [
+        metrics::DECLARED,
+        DECLARED,
+        process::DECLARED,
+        metrics::semconv::DECLARED,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The families that all servers count into.
+pub(super) fn families(config: &Config, registry: &Registry) -> Result<Families, BoxError> {
+    let families = Families::register(registry)?;
+    if config.observability.metrics.semconv {
+        return Ok(families.with_semconv(Semconv::register(registry)?));
+    }
+    Ok(families)
 }
 
 fn bounded(count: impl TryInto<i64>) -> i64 {

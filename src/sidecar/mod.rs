@@ -47,26 +47,25 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::admin::{Admin, Aliases, Availability, Control, Status};
-use crate::config::model::{Listener, RequireServers, SecretSource, Server};
+use crate::config::model::{Listener, RequireServers, Server};
 use crate::config::{Config, Environment, Loaded, ProcessEnvironment, Reload};
 use crate::error::BoxError;
 use crate::layer::inspect::ByteBudget;
 use crate::layer::log_bodies::BodyLog;
-use crate::layer::metrics::{self, Declared, Families, Semconv};
-use crate::session::{SessionKey, SessionKeys};
 use crate::sidecar::bound::BoundListener;
 use crate::sidecar::export::Exported;
 use crate::sidecar::front::Front;
-use crate::sidecar::gauges::Gauges;
+use crate::sidecar::gauges::{Gauges, families};
 use crate::sidecar::heartbeat::Heartbeat;
 use crate::sidecar::process::Process;
 use crate::sidecar::restart::restart_only;
 use crate::sidecar::router::{Route, Router, Routes};
-use crate::sidecar::secrets::{Opened, Secrets};
+use crate::sidecar::secrets::{Opened, session_keys};
 use crate::sidecar::server::{Common, Retired, ServerState};
 use crate::transport::listener::Drain;
 
 pub use crate::sidecar::bound::Bound;
+pub(crate) use crate::sidecar::gauges::declared;
 
 /// How many bytes all requests of the process may hold.
 const REQUEST_BYTES: usize = 256 * 1024 * 1024;
@@ -522,56 +521,9 @@ impl Shared {
     }
 }
 
-/// Each metric that `/metrics` may show, in the order of the reference.
-pub(crate) fn declared() -> impl Iterator<Item = &'static Declared> {
-    [
-        metrics::DECLARED,
-        gauges::DECLARED,
-        process::DECLARED,
-        metrics::semconv::DECLARED,
-    ]
-    .into_iter()
-    .flatten()
-}
-
-fn families(config: &Config, registry: &Registry) -> Result<Families, BoxError> {
-    let families = Families::register(registry)?;
-    if config.observability.metrics.semconv {
-        return Ok(families.with_semconv(Semconv::register(registry)?));
-    }
-    Ok(families)
-}
-
 /// A configuration's digest as text; what came from no file has none.
 fn hash(digest: u64) -> Option<String> {
     (digest != 0).then(|| format!("{digest:016x}"))
-}
-
-/// The keys of session ids: from where the configuration says, else one that ends with the process.
-fn session_keys(
-    source: Option<&SecretSource>,
-    environment: &dyn Environment,
-) -> Result<(SessionKeys, Vec<Opened>), BoxError> {
-    let Some(source) = source else {
-        return Ok((SessionKeys::new(SessionKey::random()?), Vec::new()));
-    };
-    let mut secrets = Secrets::new(environment, &[]);
-    let named = |error: BoxError| format!("sessions.key: {error}");
-    let cell = secrets.open("sessions.key".to_owned(), source);
-    let key = cell.map_err(named)?.current();
-    let key = key.ok_or_else(|| match source {
-        SecretSource::File(path) => {
-            format!(
-                "sessions.key: {} cannot be read, or is empty",
-                path.display()
-            )
-        }
-        SecretSource::Env(name) => format!("sessions.key: variable {name} is empty"),
-        SecretSource::Literal(_) => "sessions.key: it is empty".to_owned(),
-    })?;
-    let key = SessionKey::parse(&key).map_err(|error| named(error.into()))?;
-    // It is read once: its file is not followed.
-    Ok((SessionKeys::new(key), secrets.into_parts().0))
 }
 
 /// Mounts a stack at each path of its server.

@@ -9,6 +9,7 @@ use crate::auth::{SecretCell, StaticCredential, Watch};
 use crate::config::model::{Auth, AuthKind, SecretSource, Value};
 use crate::config::{Environment, FileWatch};
 use crate::error::BoxError;
+use crate::session::{SessionKey, SessionKeys};
 
 /// How often a secret's file is read without a hint.
 const REREAD: Duration = Duration::from_secs(30);
@@ -162,6 +163,33 @@ impl<'a> Secrets<'a> {
             None => Ok(credential),
         }
     }
+}
+
+/// The keys of session ids: from where the configuration says, else one that ends with the process.
+pub(super) fn session_keys(
+    source: Option<&SecretSource>,
+    environment: &dyn Environment,
+) -> Result<(SessionKeys, Vec<Opened>), BoxError> {
+    let Some(source) = source else {
+        return Ok((SessionKeys::new(SessionKey::random()?), Vec::new()));
+    };
+    let mut secrets = Secrets::new(environment, &[]);
+    let named = |error: BoxError| format!("sessions.key: {error}");
+    let cell = secrets.open("sessions.key".to_owned(), source);
+    let key = cell.map_err(named)?.current();
+    let key = key.ok_or_else(|| match source {
+        SecretSource::File(path) => {
+            format!(
+                "sessions.key: {} cannot be read, or is empty",
+                path.display()
+            )
+        }
+        SecretSource::Env(name) => format!("sessions.key: variable {name} is empty"),
+        SecretSource::Literal(_) => "sessions.key: it is empty".to_owned(),
+    })?;
+    let key = SessionKey::parse(&key).map_err(|error| named(error.into()))?;
+    // It is read once: its file is not followed.
+    Ok((SessionKeys::new(key), secrets.into_parts().0))
 }
 
 #[cfg(test)]
