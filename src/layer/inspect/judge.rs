@@ -1,6 +1,8 @@
 //! Which era a message belongs to, and whether its headers and its body agree.
 
-use http::HeaderMap;
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use crate::call::{Call, Form, LARGE};
@@ -162,14 +164,16 @@ fn judge_modern(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<
     if message.has_lookalike {
         return Err(Failure::unsent(Cause::DuplicateKey));
     }
-    let Some(header) = version_header(headers) else {
+    let named = Named::of(headers);
+    let header = named.version.and_then(|version| version.to_str().ok());
+    let Some(header) = header.map(str::trim) else {
         return Err(mismatch("MCP-Protocol-Version is missing"));
     };
     let meta = &message.params.meta;
     let (Some(version), Some(_)) = (meta.protocol_version, meta.client_capabilities) else {
         return Err(Failure::unsent(Cause::EnvelopeIncomplete));
     };
-    let Ok(version) = serde_json::from_slice::<String>(version.of(body)) else {
+    let Some(version) = string(version.of(body)) else {
         return Err(Failure::unsent(Cause::EnvelopeIncomplete));
     };
     if header != version {
@@ -181,7 +185,7 @@ fn judge_modern(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<
         return Err(Failure::unsent(Cause::UnsupportedVersion).with_data(data));
     };
     if message.kind == Kind::Request {
-        mirrored(headers, body, message)?;
+        mirrored(&named, body, message)?;
         if message
             .known_method()
             .is_some_and(|method| !method.exists_in(revision))
@@ -192,23 +196,56 @@ fn judge_modern(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<
     Ok(revision)
 }
 
+/// What the headers repeat of the body: the first of each, by one look at all.
+#[derive(Default)]
+struct Named<'a> {
+    version: Option<&'a HeaderValue>,
+    method: Option<&'a HeaderValue>,
+    name: Option<&'a HeaderValue>,
+}
+
+impl<'a> Named<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut named = Self::default();
+        for (name, value) in headers {
+            let slot = match name.as_str() {
+                "mcp-protocol-version" => &mut named.version,
+                "mcp-method" => &mut named.method,
+                "mcp-name" => &mut named.name,
+                _ => continue,
+            };
+            slot.get_or_insert(value);
+        }
+        named
+    }
+}
+
+/// What a JSON string says; nothing if it is none, or none that can be decoded.
+fn string(token: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = token.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if memchr::memchr(b'\\', inner).is_some() {
+        return serde_json::from_slice(token).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
+
 /// `Mcp-Method` and `Mcp-Name` say what the body says.
-fn mirrored(headers: &HeaderMap, body: &Bytes, message: &Message) -> Result<(), Failure> {
+fn mirrored(named: &Named<'_>, body: &Bytes, message: &Message) -> Result<(), Failure> {
     let method = message
         .method
         .map(|name| name.name(body))
         .unwrap_or_default();
-    let named = headers
-        .get(headers::METHOD)
+    let said = named
+        .method
         .ok_or_else(|| mismatch("Mcp-Method is missing"))?;
-    if named.as_bytes().trim_ascii() != method.as_bytes() {
+    if said.as_bytes().trim_ascii() != method.as_bytes() {
         return Err(mismatch("Mcp-Method differs from the body's method"));
     }
     if message.known_method().and_then(Method::named_by).is_none() {
         return Ok(());
     }
     // A request without its subject is the server's to refuse (-32602); a header without a subject is not.
-    match (message.subject(), headers.get(headers::NAME)) {
+    match (message.subject(), named.name) {
         (None, None) => Ok(()),
         (Some(_), None) => Err(mismatch("Mcp-Name is missing")),
         (None, Some(_)) => Err(mismatch("Mcp-Name names what the body does not")),
