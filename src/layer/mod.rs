@@ -7,8 +7,9 @@
 //!
 //! Three kinds: *request-only* layers return the inner future or an answer at once ([`Answered`]); *look-only* layers
 //! poll the inner future and look at the answer through `&mut`; only layers that last to the end of a stream wrap the
-//! body. Futures are named and not boxed, but for `hold`'s, which moves the
-//! call into the body of the answer that it began, and `session`'s legacy requests, which a task can take over.
+//! body. Futures are named and not boxed, but for `hold`'s, which moves the call into the body of the answer that it
+//! began, `session`'s legacy requests, which a task can take over, and what `inspect` reads, which would be most of all
+//! futures around it.
 
 mod along;
 mod answered;

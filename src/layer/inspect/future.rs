@@ -37,7 +37,8 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F, R, B> {
-        Read { #[pin] reading: B },
+        // Boxed: it is moved by all layers around before it is polled, and is most of them.
+        Read { reading: Pin<Box<B>> },
         Inner { #[pin] future: F },
         Answer { response: Option<R> },
     }
@@ -136,7 +137,9 @@ where
             params: params.clone(),
         };
         Self {
-            state: State::Read { reading },
+            state: State::Read {
+                reading: Box::pin(reading),
+            },
             held: None,
         }
     }
@@ -155,7 +158,7 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProjection::Read { mut reading } => {
+                StateProjection::Read { reading } => {
                     let outcome = ready!(reading.as_mut().poll_body(cx));
                     let mut held = reading.as_mut().project().held.take();
                     let outcome = outcome.map(|body| match held.take_if(|_| body.len() > LARGE) {
@@ -163,15 +166,17 @@ where
                         None => body,
                     });
                     *this.held = held;
-                    match reading.finish(outcome) {
+                    match reading.as_mut().finish(outcome) {
                         Ok(future) => State::Inner { future },
                         Err(response) => State::Answer { response },
                     }
                 }
                 StateProjection::Inner { future } => {
-                    let answer = ready!(future.poll(cx));
-                    *this.held = None;
-                    return Poll::Ready(answer);
+                    let answer = future.poll(cx);
+                    if answer.is_ready() {
+                        *this.held = None;
+                    }
+                    return answer;
                 }
                 StateProjection::Answer { response } => {
                     *this.held = None;
