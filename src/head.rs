@@ -4,8 +4,6 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
-use crate::mcp::headers;
-
 /// Method, target and headers of a request.
 pub(crate) struct Head {
     method: Method,
@@ -24,7 +22,7 @@ impl Head {
             uri: request.uri().clone(),
             version: request.version(),
             headers: headers
-                .map(|(name, value)| (headers::kept_name(name), value.clone()))
+                .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
         }
     }

@@ -22,20 +22,6 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What the names of mirrored arguments begin with.
 pub const PARAM_PREFIX: &str = "mcp-param-";
 
-/// A name to be kept: of the protocol's the constant, which costs nothing to copy. The first copy of a name that came in
-/// with a request is an allocation.
-#[must_use]
-pub(crate) fn kept_name(name: &HeaderName) -> HeaderName {
-    match name.as_str() {
-        "mcp-session-id" => SESSION_ID,
-        "mcp-protocol-version" => PROTOCOL_VERSION,
-        "mcp-method" => METHOD,
-        "mcp-name" => NAME,
-        "last-event-id" => LAST_EVENT_ID,
-        _ => name.clone(),
-    }
-}
-
 /// Takes off what names a session, or a place in its stream.
 pub(crate) fn remove_session(headers: &mut HeaderMap) {
     // One look at each name costs less than to look up two that are hardly ever there.
@@ -121,21 +107,6 @@ mod tests {
             Some("=?BASE64?Zm9v?=")
         );
         assert_eq!(decode(b"=?base64?Zm9v").as_deref(), Some("=?base64?Zm9v"));
-    }
-
-    #[test]
-    fn a_kept_name_is_the_name() {
-        for name in [
-            SESSION_ID,
-            PROTOCOL_VERSION,
-            METHOD,
-            NAME,
-            LAST_EVENT_ID,
-            HeaderName::from_static("accept"),
-            HeaderName::from_static("x-other"),
-        ] {
-            assert_eq!(kept_name(&name), name);
-        }
     }
 
     proptest! {

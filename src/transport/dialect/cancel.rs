@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::call::Call;
 use crate::facts::Facts;
-use crate::mcp::headers::{SESSION_ID, kept_name};
+use crate::mcp::headers::SESSION_ID;
 use crate::mcp::method;
 use crate::mcp::revision::Era;
 use crate::short::Short;
@@ -169,7 +169,7 @@ fn kept(all: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
         if !is_of_the_body(name) {
             // Noticed in passing, which costs less than to look it up.
             is_in_session |= *name == SESSION_ID;
-            kept.push((kept_name(name), value.clone()));
+            kept.push((name.clone(), value.clone()));
         }
     }
     is_in_session.then_some(kept)
