@@ -1,0 +1,3 @@
+module outrigger.invalid/cluster/pause
+
+go 1.26
