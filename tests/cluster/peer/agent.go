@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,13 +18,14 @@ import (
 
 // workload is what an agent is told to do, and tally what came of it.
 type workload struct {
-	url, era string
-	clients  int
-	every    time.Duration // between two quick calls of a client
-	calls    int           // quick calls of a client before it ends; 0: until it is told to
-	hold     time.Duration // length of the one long call that each client makes first
-	linger   time.Duration // how long it goes on calling after SIGTERM
-	patient  bool          // tries again until it is connected
+	urls    []string
+	era     string
+	clients int           // of each server
+	every   time.Duration // between two quick calls of a client
+	calls   int           // quick calls of a client before it ends; 0: until it is told to
+	hold    time.Duration // length of the one long call that each client makes first
+	linger  time.Duration // how long it goes on calling after SIGTERM
+	patient bool          // tries again until it is connected
 
 	mu    sync.Mutex
 	tally tally
@@ -50,10 +52,7 @@ type tally struct {
 var born = time.Now()
 
 func runAgent(arguments []string) int {
-	if len(arguments) == 0 {
-		fail(64, "agent needs a URL")
-	}
-	w := &workload{url: arguments[0]}
+	w := &workload{}
 	flags := flag.NewFlagSet("agent", flag.ExitOnError)
 	flags.StringVar(&w.era, "era", "legacy", "legacy | modern")
 	flags.IntVar(&w.clients, "clients", 1, "clients at the same time, each with a session of its own")
@@ -63,7 +62,12 @@ func runAgent(arguments []string) int {
 	flags.DurationVar(&w.linger, "linger", 0, "how long to go on calling after SIGTERM")
 	flags.BoolVar(&w.patient, "patient", false, "try again until connected")
 	control := flags.String("control", "0.0.0.0:9100", "address that tells what came of it")
-	flags.Parse(arguments[1:])
+	if len(arguments) > 0 && !strings.HasPrefix(arguments[0], "-") {
+		w.urls, arguments = arguments[:1], arguments[1:]
+	} else {
+		w.urls = urlsFromEnvironment()
+	}
+	flags.Parse(arguments)
 
 	go func() { fail(1, http.ListenAndServe(*control, http.HandlerFunc(w.tell))) }()
 	ctx, stop := context.WithCancel(context.Background())
@@ -80,8 +84,10 @@ func runAgent(arguments []string) int {
 	}()
 
 	var group sync.WaitGroup
-	for number := range w.clients {
-		group.Go(func() { w.play(ctx, number) })
+	for _, url := range w.urls {
+		for number := range w.clients {
+			group.Go(func() { w.play(ctx, url, number) })
+		}
 	}
 	group.Wait()
 
@@ -94,6 +100,23 @@ func runAgent(arguments []string) int {
 	return 0
 }
 
+// urlsFromEnvironment finds the servers as an agent in a pod does, whose sidecar says where they are.
+func urlsFromEnvironment() []string {
+	var told struct {
+		Servers map[string]struct {
+			URL string `json:"url"`
+		} `json:"mcpServers"`
+	}
+	if err := json.Unmarshal([]byte(os.Getenv("OUTRIGGER_SERVERS")), &told); err != nil || len(told.Servers) == 0 {
+		fail(64, "there is no URL, and OUTRIGGER_SERVERS has none either")
+	}
+	urls := []string{}
+	for _, server := range told.Servers {
+		urls = append(urls, server.URL)
+	}
+	return urls
+}
+
 func (w *workload) tell(writer http.ResponseWriter, _ *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,8 +125,8 @@ func (w *workload) tell(writer http.ResponseWriter, _ *http.Request) {
 }
 
 // play is one client from connect to its end.
-func (w *workload) play(ctx context.Context, number int) {
-	session := w.connect(ctx, number)
+func (w *workload) play(ctx context.Context, url string, number int) {
+	session := w.connect(ctx, url, number)
 	if session == nil {
 		return
 	}
@@ -122,7 +145,7 @@ func (w *workload) play(ctx context.Context, number int) {
 	long.Wait()
 }
 
-func (w *workload) connect(ctx context.Context, number int) *mcp.ClientSession {
+func (w *workload) connect(ctx context.Context, url string, number int) *mcp.ClientSession {
 	for {
 		client := mcp.NewClient(&mcp.Implementation{Name: "peer", Version: "1"}, &mcp.ClientOptions{
 			ToolListChangedHandler: func(context.Context, *mcp.ToolListChangedRequest) {
@@ -133,7 +156,7 @@ func (w *workload) connect(ctx context.Context, number int) *mcp.ClientSession {
 		if w.era == "legacy" {
 			options = &mcp.ClientSessionOptions{ProtocolVersion: "2025-11-25"}
 		}
-		session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: w.url}, options)
+		session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: url}, options)
 		if err == nil {
 			w.count(func(t *tally) {
 				t.Connected++

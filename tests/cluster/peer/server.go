@@ -24,6 +24,7 @@ type upstream struct {
 	mu       sync.Mutex
 	accepted []string       // tokens; empty accepts everyone
 	seen     map[string]int // requests by the token that they carried
+	gens     map[string]int // requests by their X-Generation
 	refused  int
 	calls    map[string]int // executions by tool
 	unwell   bool           // answers 503 to everything
@@ -34,6 +35,7 @@ type upstream struct {
 type status struct {
 	Accepted []string       `json:"accepted"`
 	Seen     map[string]int `json:"seen"`
+	Gens     map[string]int `json:"generations"`
 	Refused  int            `json:"refused"`
 	Calls    map[string]int `json:"calls"`
 	Unwell   bool           `json:"unwell"`
@@ -49,7 +51,7 @@ func runServer(arguments []string) {
 	key := flags.String("key", "", "PEM file")
 	flags.Parse(arguments)
 
-	up := &upstream{seen: map[string]int{}, calls: map[string]int{}}
+	up := &upstream{seen: map[string]int{}, gens: map[string]int{}, calls: map[string]int{}}
 	up.server = mcp.NewServer(&mcp.Implementation{Name: "peer", Version: "1"}, nil)
 	up.addTools()
 
@@ -116,6 +118,7 @@ func (up *upstream) guard(inner http.Handler) http.Handler {
 		token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 		up.mu.Lock()
 		up.seen[token]++
+		up.gens[r.Header.Get("X-Generation")]++
 		unwell := up.unwell
 		accepted := len(up.accepted) == 0 || slices.Contains(up.accepted, token)
 		if !accepted {
@@ -158,7 +161,7 @@ func (up *upstream) control() http.Handler {
 		up.mu.Lock()
 		defer up.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(status{up.accepted, up.seen, up.refused, up.calls, up.unwell})
+		json.NewEncoder(w).Encode(status{up.accepted, up.seen, up.gens, up.refused, up.calls, up.unwell})
 	})
 	return mux
 }

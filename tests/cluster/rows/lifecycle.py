@@ -1,0 +1,190 @@
+"""Row 2: what happens to the agent when pods start, end, and lose their sidecar."""
+
+import json
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster import Cluster, Upstream, container_status, is_ready, tally
+from harness import Trouble
+from report import Report, until
+
+AGENT = ["agent"]
+SESSION_KEY = "5e" * 32
+
+
+def run(cluster: Cluster, report: Report) -> None:
+    space = cluster.namespace("row2")
+    upstream = cluster.upstream(space)
+    cluster.secret(space, "session-key", {"session-key": SESSION_KEY})
+    # Its first run comes with the next full minute; the others use the time until then.
+    cluster.install_agent(space, "cron", upstream.url, kind="cronjob", args=[*AGENT, "--calls", "3"])
+    parts = [start_order, job, killed_in_job, deletion, whole_grace, upstream_down, restarted]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for part in [pool.submit(part, cluster, report, space, upstream) for part in parts]:
+            part.result()
+    report.within("a CronJob's run completes", 90, lambda: ended_job(cluster, space, "cron"))
+
+
+def start_order(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """With a configuration that it cannot use the sidecar never gets ready, and so the agent must not start."""
+    cluster.config_map(space, "order", {"outrigger.yaml": "kind: Nonsense\n"})
+    sidecar = {"profile": {"name": "order", "create": False}}
+    cluster.install_agent(space, "order", upstream.url, args=AGENT, sidecar=sidecar)
+
+    def sidecar_failed() -> dict | None:
+        for pod in cluster.pods(space, "app=order"):
+            status = container_status(pod, "outrigger")
+            if status["restartCount"] or "terminated" in status["state"]:
+                return pod
+        return None
+
+    pod = until("the sidecar refuses the configuration", sidecar_failed, 60)
+    waits = container_status(pod, "agent")["state"].get("waiting", {}).get("reason")
+    report.check("the agent does not start before the sidecar is ready", waits == "PodInitializing", waits)
+
+    cluster.config_map(space, "order", {"outrigger.yaml": configuration(upstream.url)})
+    calls = report.within("it starts once the configuration is right", 90, lambda: some_calls(cluster, space, "order"))
+    if calls:
+        report.check("its first call works", calls["failed"] == 0, f"{calls['first_call_ms']} ms after its start")
+
+
+def configuration(url: str) -> str:
+    return json.dumps({
+        "apiVersion": "outrigger.dev/v1alpha1", "kind": "SidecarConfig",
+        "servers": [{"name": "mcp", "endpoints": [{"url": url}], "allowPlaintext": True}],
+    })
+
+
+def some_calls(cluster: Cluster, space: str, release: str) -> dict | None:
+    for pod in cluster.pods(space, f"app={release}"):
+        calls = tally(pod)
+        if calls["calls"] or calls["failed"]:
+            return calls
+    return None
+
+
+def job(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    cluster.install_agent(space, "job", upstream.url, kind="job", args=[*AGENT, "--calls", "3"])
+    pod = report.within("a Job completes", 60, lambda: ended_job(cluster, space, "job"))
+    if pod:
+        code = exit_code(pod, "outrigger")
+        report.check("the sidecar's exit code in it is 0", code == 0, code)
+
+
+def killed_in_job(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """The agent has made its calls when the sidecar is killed: nothing but its exit code is left to fail the Job."""
+    cluster.install_agent(space, "killed", upstream.url, kind="job", args=[*AGENT, "--calls", "3", "--every", "2s"])
+    pod = until("the Job's agent calls", lambda: calling_pod(cluster, space, "killed"), 60)
+    os.kill(cluster.container_pid(pod, "outrigger"), signal.SIGKILL)
+    died = until("the sidecar's death is seen", lambda: last_exit(cluster, pod), 30)
+    ended = report.within("a Job whose sidecar was killed ends as its agent does", 60, lambda: job_end(cluster, space, "killed"))
+    agent = exit_code(until("the agent's end", lambda: cluster.pods(space, "app=killed"), 5)[0], "agent")
+    report.check("it is the agent's exit code that decides", (ended == "Complete") == (agent == 0), f"sidecar {died}, agent {agent}, Job {ended}")
+
+
+def calling_pod(cluster: Cluster, space: str, release: str) -> dict | None:
+    pods = cluster.pods(space, f"app={release}")
+    return pods[0] if pods and tally(pods[0])["calls"] else None
+
+
+def last_exit(cluster: Cluster, pod: dict) -> int | None:
+    status = cluster.container_status(pod, "outrigger")
+    ended = status["lastState"].get("terminated") or status["state"].get("terminated")
+    return ended and ended["exitCode"]
+
+
+def job_end(cluster: Cluster, space: str, name: str) -> str | None:
+    for condition in cluster.api.get("Job", space, name)["status"].get("conditions", []):
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            return condition["type"]
+    return None
+
+
+def ended_job(cluster: Cluster, space: str, release: str) -> dict | None:
+    """The pod of a Job of this release that completed. One that failed is no use in waiting for."""
+    pods = cluster.pods(space, f"app={release}")
+    for pod in pods:
+        if pod["status"]["phase"] == "Failed":
+            raise AssertionError(f"{pod['metadata']['name']} failed")
+    done = [pod for pod in pods if pod["status"]["phase"] == "Succeeded"]
+    return done[0] if done and job_end(cluster, space, done[0]["metadata"]["labels"]["job-name"]) == "Complete" else None
+
+
+def exit_code(pod: dict, container: str) -> int | None:
+    return container_status(pod, container)["state"].get("terminated", {}).get("exitCode")
+
+
+def deletion(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """The agent goes on calling for 3 s after SIGTERM and then ends by itself."""
+    pod = cluster.agent(space, "deleted", upstream.url, args=[*AGENT, "--linger", "3s"], grace=20)
+    late, last, codes = delete_and_watch(cluster, space, "deleted", pod)
+    report.check("after deletion each call works until the agent's end", late and not last["failed"], f"{len(late)} calls, the last after {late[-1] if late else 0} ms")
+    report.check("the agent ended by itself", codes.get("agent") == 0, codes)
+    report.check("and then the sidecar, with 0", codes.get("outrigger") == 0, codes)
+
+
+def whole_grace(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """The agent takes more than the whole grace period of 4 s, and is killed."""
+    pod = cluster.agent(space, "grace", upstream.url, args=[*AGENT, "--linger", "60s"], grace=4)
+    late, last, codes = delete_and_watch(cluster, space, "grace", pod)
+    report.check("also when it uses up the grace period", late and late[-1] > 3400 and not last["failed"], f"{len(late)} calls, the last after {late[-1] if late else 0} ms; {last['failed']}")
+    report.check("the sidecar ended with 0 in what was left", codes.get("outrigger") == 0, codes)
+
+
+def delete_and_watch(cluster: Cluster, space: str, release: str, pod: dict) -> tuple[list[int], dict, dict[str, int]]:
+    """Deletes an agent's workload; gives when calls ended after SIGTERM, what failed, and the exit codes."""
+    name = pod["metadata"]["name"]
+    log = cluster.follow_log(space, name, "agent")
+    until("the agent calls", lambda: tally(pod)["calls"] > 2, 20)
+    cluster.api.delete("Deployment", space, release)
+    codes: dict[str, int] = {}
+
+    def gone() -> bool:
+        try:
+            found = cluster.api.get("Pod", space, name)
+        except Trouble:
+            return True
+        for container in ("outrigger", "agent"):
+            code = exit_code(found, container)
+            if code is not None:
+                codes[container] = code
+        return False
+
+    until("the pod is gone", gone, 60, every=0.05)
+    log.wait(10)
+    lines = [json.loads(line) for line in log.out.read_text().splitlines() if line.startswith("{")]
+    late = [line["ms"] for line in lines if line["event"] == "late"]
+    return late, {"failed": [line["text"] for line in lines if line["event"] == "failed"]}, codes
+
+
+def upstream_down(cluster: Cluster, report: Report, space: str, _upstream: Upstream) -> None:
+    url = f"http://absent.{space}.svc.cluster.local:8080/mcp"
+    cluster.install_agent(space, "down", url, args=[*AGENT, "--patient"])
+    pod = report.within("a pod whose upstream is down starts", 60, lambda: ready_pod(cluster, space, "down"))
+    if not pod:
+        return
+    report.check("its agent runs, and has no connection", tally(pod)["connected"] == 0)
+    cluster.upstream(space, "absent")
+    report.within("it has one when the upstream comes", 60, lambda: tally(pod)["calls"])
+
+
+def ready_pod(cluster: Cluster, space: str, release: str) -> dict | None:
+    pods = cluster.pods(space, f"app={release}")
+    return pods[0] if pods and is_ready(pods[0]) else None
+
+
+def restarted(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """A session of the agent outlives its sidecar, told to end and killed, if the key is in a Secret."""
+    sidecar = {"sessionKey": {"existingSecret": "session-key"}}
+    pod = cluster.agent(space, "restarted", upstream.url, args=AGENT, sidecar=sidecar)
+    for count, (number, name) in enumerate([(signal.SIGTERM, "restarted in place"), (signal.SIGKILL, "killed")], 1):
+        os.kill(cluster.container_pid(pod, "outrigger"), number)
+        until("the sidecar is back", lambda: cluster.restarts(pod) == count and is_ready(cluster.api.get("Pod", space, pod["metadata"]["name"])), 90)
+        before = tally(pod)["calls"]
+        after = report.within(f"the agent's session goes on when the sidecar is {name}", 20, lambda: (calls := tally(pod))["calls"] > before + 5 and calls)
+        if after:
+            lost = [error for error in after["errors"] if not re.search(r"connection refused|EOF|reset by peer", error)]
+            report.check("only calls while nothing listened failed", not lost, lost or f"{after['failed']} of {after['calls'] + after['failed']}")
+    report.check("it is the same session, and the agent was not restarted", tally(pod)["connected"] == 1 and cluster.restarts(pod, "agent") == 0)

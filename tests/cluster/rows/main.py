@@ -1,0 +1,95 @@
+"""Runs the rows: the first alone, then those that do not disturb each other at the same time, then the others."""
+
+import argparse
+import importlib
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
+
+from harness import Trouble, conclude, output_folder, run_main  # noqa: E402
+
+from cluster import Cluster  # noqa: E402
+from report import Report, say  # noqa: E402
+
+
+@dataclass
+class Row:
+    """One row: `rows/MODULE.py` has `run(cluster, report)`."""
+
+    name: str
+    module: str
+    shows: str
+    # Rows of a later group begin when those of an earlier one have ended.
+    group: int
+
+
+ROWS = [
+    Row("1", "first_call", "from helm install to the agent's first call through the sidecar, in under two minutes", 1),
+    Row("2", "lifecycle", "startup order, Jobs, deletion, an upstream that is down, a sidecar that is restarted or killed", 2),
+    Row("3", "rotation", "a Secret, the ConfigMap and the CA are changed without a lost call; a bad configuration is not taken", 2),
+    Row("4", "gateway", "a rollout under 30 agents with calls of a minute and open streams; sessions on a second replica", 2),
+    Row("5", "isolation", "the agent cannot read the sidecar's secrets; no rights, no privileges, nothing to write to", 2),
+    Row("6", "prometheus", "a real Prometheus finds and scrapes the sidecar; alerts fire and clear", 2),
+    Row("7", "upgrade", "install, upgrade, rollback and uninstall with Helm; two minutes without the API server", 3),
+    Row("8", "resources", "memory and CPU at rest, from start to ready", 3),
+    Row("examples", "examples", "each of manifests/examples runs under the Pod Security Standard restricted", 2),
+]
+
+
+def play(cluster: Cluster, row: Row) -> Report:
+    report = Report(row.name)
+    began = time.monotonic()
+    try:
+        importlib.import_module(row.module).run(cluster, report)
+    except Exception as error:  # a row that breaks fails; the others go on
+        report.check(f"the row runs to its end: {type(error).__name__}: {error}", False)
+    say(f"row {row.name:<9} took {time.monotonic() - began:.0f} s")
+    return report
+
+
+def run_rows(cluster: Cluster, rows: list[Row]) -> list[Report]:
+    reports = []
+    for group in sorted({row.group for row in rows}):
+        together = [row for row in rows if row.group == group]
+        with ThreadPoolExecutor(len(together)) as pool:
+            reports += pool.map(lambda row: play(cluster, row), together)
+    return reports
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/cluster/run", description="Shows on a real Kubernetes what the sidecar promises there.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run; default: all")
+    parser.add_argument("--list", action="store_true", help="print the rows and what each shows")
+    parser.add_argument("--output", type=Path, help="keep logs and values in this folder")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for row in ROWS:
+            print(f"{row.name:<9} {row.shows}")
+        return 0
+    unknown = set(arguments.rows) - {row.name for row in ROWS}
+    if unknown:
+        raise Trouble(f"there is no row {', '.join(sorted(unknown))}; see --list")
+    rows = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]
+
+    began = time.monotonic()
+    output = output_folder(arguments.output, "cluster")
+    cluster = Cluster(output)
+    cluster.start_node()
+    cluster.load_images()
+    cluster.prepare_charts()
+    reports = run_rows(cluster, rows)
+    cluster.stop_all()
+    if any(report.failed for report in reports):
+        subprocess.run(["cp", "-r", cluster.state / "log", output / "cluster-logs"])
+    failed = [f"row {report.row}: {line}" for report in reports for line in report.failed]
+    passed = sum(report.passed for report in reports)
+    return conclude(failed, output, arguments.output, f"{passed} as promised, in {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    run_main(main)
