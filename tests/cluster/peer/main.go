@@ -2,7 +2,7 @@
 // Go SDK, and the questions that a test asks from inside a container.
 //
 //	peer server [--listen ADDRESS] [--certificate FILE --key FILE] [--control ADDRESS]
-//	peer agent [URL] [--era legacy|modern] [--clients N] [--every TIME] [--calls N] [--hold TIME] [--linger TIME] [--patient]
+//	peer agent [URL] [--era legacy|modern] [--clients N] [--every TIME] [--calls N] [--hold TIME] [--linger TIME] [--patient] [--forgive]
 //	             without a URL: the servers that OUTRIGGER_SERVERS names
 //	peer search TEXT...      which files and environments of this container hold one of the texts
 //	peer write PATH...       which of these files can be created

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"slices"
 	"strings"
@@ -56,7 +58,9 @@ func runServer(arguments []string) {
 	up.addTools()
 
 	go func() { fail(1, http.ListenAndServe(*control, up.control())) }()
-	server := &http.Server{Addr: *listen, Handler: up.guard(up.eras())}
+	// What a client does not like about the certificate is the client's to say.
+	quiet := log.New(io.Discard, "", 0)
+	server := &http.Server{Addr: *listen, Handler: up.guard(up.eras()), ErrorLog: quiet}
 	if *certificate == "" {
 		fail(1, server.ListenAndServe())
 	}

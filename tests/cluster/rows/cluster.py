@@ -4,19 +4,23 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
-from api import Api, Refused
+from api import Api
 from harness import ROOT, Process, Processes, Trouble
-from report import Report, say, until
+from report import say, until
 
 HERE = ROOT / "tests" / "cluster"
-CACHE = Path(os.environ.get("OUTRIGGER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrigger")
+CACHE = Path(
+    os.environ.get("OUTRIGGER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrigger"
+)
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
 SIDECAR_IMAGE = "localhost/outrigger"
 PEER_IMAGE = "localhost/peer:1"
@@ -42,11 +46,17 @@ class Cluster(Processes):
         self.charts = output / "charts"
         self._names = threading.Lock()
         self._count = 0
+        self._scripts: set[subprocess.Popen] = set()
         (output / "logs").mkdir(parents=True, exist_ok=True)
         super().__init__(output / "logs")
 
     def stop_all(self) -> None:
         super().stop_all()
+        for script in list(self._scripts):
+            # With its whole group: it cleans up by itself once what it waits for is gone.
+            with suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGTERM)
+            script.wait(30)
         subprocess.run([HERE / "down", self.state], stdin=subprocess.DEVNULL, start_new_session=True)
 
     # ---- Start
@@ -56,8 +66,12 @@ class Cluster(Processes):
         subprocess.run([HERE / "down", self.state], check=True)  # what a killed run has left
         began = time.monotonic()
         self._script(HERE / "up", self.state)
-        self.api = Api(self.state / "pki", json.loads(self.kubectl("config", "view", "-o", "json", "--raw"))
-                       ["clusters"][0]["cluster"]["server"].removeprefix("https://"))
+        self.api = Api(
+            self.state / "pki",
+            json.loads(self.kubectl("config", "view", "-o", "json", "--raw"))["clusters"][0]["cluster"][
+                "server"
+            ].removeprefix("https://"),
+        )
         say(f"the node is ready after {time.monotonic() - began:.1f} s")
 
     def load_images(self) -> None:
@@ -66,7 +80,10 @@ class Cluster(Processes):
         self.load(Path(archive))
         self.pack(PEER_IMAGE, "peer")
         # The examples are applied as they are, so that their names must be there too.
-        images = {f"{SIDECAR_IMAGE}:{VERSION}": f"docker.io/library/outrigger:{VERSION}", PEER_IMAGE: "docker.io/example/agent:1"}
+        images = {
+            f"{SIDECAR_IMAGE}:{VERSION}": f"docker.io/library/outrigger:{VERSION}",
+            PEER_IMAGE: "docker.io/example/agent:1",
+        }
         for image, name in images.items():
             self._run([self.state / "ctr", "images", "tag", "--force", image, name])
 
@@ -87,12 +104,23 @@ class Cluster(Processes):
 
     # ---- Commands
 
-    def _run(self, command: list[object], given: str | None = None, limit: float = 120, environment: dict[str, str] | None = None) -> str:
+    def _run(
+        self,
+        command: list[object],
+        given: str | None = None,
+        limit: float = 120,
+        environment: dict[str, str] | None = None,
+    ) -> str:
         words = [str(word) for word in command]
         try:
             result = subprocess.run(
-                words, input=given, stdin=None if given is not None else subprocess.DEVNULL, capture_output=True,
-                text=True, timeout=limit, env=os.environ | (environment or {}),
+                words,
+                input=given,
+                stdin=None if given is not None else subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=limit,
+                env=os.environ | (environment or {}),
             )
         except subprocess.TimeoutExpired:
             raise Trouble(f"{' '.join(words)[:200]} did not end within {limit:.0f} s") from None
@@ -102,30 +130,52 @@ class Cluster(Processes):
 
     def _script(self, *command: object) -> str:
         """One of the project's scripts: what it says while it works is shown."""
-        result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
-        if result.returncode != 0:
-            raise Trouble(f"{Path(str(command[0])).name} ended with {result.returncode}")
-        return result.stdout.strip()
+        words = [str(word) for word in command]
+        script = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._scripts.add(script)
+        output, _ = script.communicate()
+        self._scripts.discard(script)
+        if script.returncode != 0:
+            raise Trouble(f"{Path(words[0]).name} ended with {script.returncode}")
+        return output.strip()
 
     def kubectl(self, *arguments: object, given: str | None = None, limit: float = 120) -> str:
         return self._run([self.bin / "kubectl", f"--kubeconfig={self.state / 'kubeconfig'}", *arguments], given, limit)
 
     def helm(self, *arguments: object, limit: float = 180) -> str:
         homes = {f"HELM_{name}_HOME": str(self.output / "helm" / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
-        return self._run([self.bin / "helm", f"--kubeconfig={self.state / 'kubeconfig'}", *arguments], None, limit, homes)
+        return self._run(
+            [self.bin / "helm", f"--kubeconfig={self.state / 'kubeconfig'}", *arguments], None, limit, homes
+        )
 
-    def helm_install(self, release: str, chart: str, namespace: str, values: dict, *arguments: object, action: str = "install") -> str:
+    def helm_install(
+        self, release: str, chart: str, namespace: str, values: dict, *arguments: object, action: str = "install"
+    ) -> str:
         """With values that are checked against the chart's schema, from a file as a user would have it."""
         with tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.output, delete=False) as file:
             json.dump(values, file)
-        return self.helm(action, release, self.charts / chart, "--namespace", namespace, "--values", file.name, *arguments)
+        return self.helm(
+            action, release, self.charts / chart, "--namespace", namespace, "--values", file.name, *arguments
+        )
 
     def follow_log(self, namespace: str, pod: str, container: str) -> Process:
         """What a container writes from now to its end, which outlives the pod."""
         with self._names:
             self._count += 1
             name = f"{pod}-{container}-{self._count}"
-        command = [self.bin / "kubectl", f"--kubeconfig={self.state / 'kubeconfig'}", "-n", namespace, "logs", "-f", pod, "-c", container]
+        command = [
+            self.bin / "kubectl",
+            f"--kubeconfig={self.state / 'kubeconfig'}",
+            "-n",
+            namespace,
+            "logs",
+            "-f",
+            pod,
+            "-c",
+            container,
+        ]
         return self.start(name, command)
 
     # ---- Objects
@@ -175,26 +225,43 @@ class Cluster(Processes):
             mounts = [{"name": "tls", "mountPath": "/tls"}]
             volumes = [{"name": "tls", "secret": {"secretName": tls_secret, "defaultMode": 0o444}}]
         container = {
-            "name": "server", "image": PEER_IMAGE, "imagePullPolicy": "Never", "args": arguments,
-            "ports": [{"name": "mcp", "containerPort": 8080}], "securityContext": RESTRICTED, "volumeMounts": mounts,
+            "name": "server",
+            "image": PEER_IMAGE,
+            "imagePullPolicy": "Never",
+            "args": arguments,
+            "ports": [{"name": "mcp", "containerPort": 8080}],
+            "securityContext": RESTRICTED,
+            "volumeMounts": mounts,
             "readinessProbe": {"tcpSocket": {"port": 8081}, "periodSeconds": 1},
         }
         labels = {"app": name}
-        self.api.apply({
-            "kind": "Deployment", "metadata": {"name": name},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1,
-                             "automountServiceAccountToken": False},
+        self.api.apply(
+            {
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {
+                    "selector": {"matchLabels": labels},
+                    "template": {
+                        "metadata": {"labels": labels},
+                        "spec": {
+                            "containers": [container],
+                            "volumes": volumes,
+                            "terminationGracePeriodSeconds": 1,
+                            "automountServiceAccountToken": False,
+                        },
+                    },
                 },
             },
-        }, namespace)
-        self.api.apply({
-            "kind": "Service", "metadata": {"name": name},
-            "spec": {"selector": labels, "ports": [{"name": "mcp", "port": 8080}]},
-        }, namespace)
+            namespace,
+        )
+        self.api.apply(
+            {
+                "kind": "Service",
+                "metadata": {"name": name},
+                "spec": {"selector": labels, "ports": [{"name": "mcp", "port": 8080}]},
+            },
+            namespace,
+        )
         pod = self.await_pod(namespace, f"app={name}")
         scheme = "https" if tls_secret else "http"
         return Upstream(f"{scheme}://{name}.{namespace}.svc.cluster.local:8080/mcp", pod["status"]["podIP"])
@@ -251,9 +318,19 @@ class Upstream:
         self.post("/accept?" + "&".join(f"token={token}" for token in tokens))
 
 
-def agent_values(url: str, *, args: list[str], token: str | None = None, server: dict | None = None, sidecar: dict | None = None, **values: object) -> dict:
+def agent_values(
+    url: str,
+    *,
+    args: list[str],
+    token: str | None = None,
+    server: dict | None = None,
+    sidecar: dict | None = None,
+    **values: object,
+) -> dict:
     """Values of the agent's chart: one server, with the token in the Secret that is named."""
-    entry: dict = {"name": "mcp", "endpoints": [{"url": url}], "allowPlaintext": url.startswith("http:")} | (server or {})
+    entry: dict = {"name": "mcp", "endpoints": [{"url": url}], "allowPlaintext": url.startswith("http:")} | (
+        server or {}
+    )
     settings: dict = {"image": {"repository": SIDECAR_IMAGE, "pullPolicy": "Never"}, "servers": [entry]}
     if token:
         entry["auth"] = {"type": "bearer", "token": {"valueFrom": {"file": "/run/secrets/outrigger/mcp/token"}}}
@@ -292,6 +369,3 @@ def metric(pod: dict, name: str, **labels: str) -> float | None:
         if found and all(f'{label}="{value}"' in (found[1] or "") for label, value in labels.items()):
             values.append(float(found[2]))
     return sum(values) if values else None
-
-
-__all__ = ["Cluster", "Refused", "Report", "Upstream"]

@@ -79,7 +79,9 @@ def template(document: dict) -> dict | None:
 
 def completed(cluster: Cluster, space: str) -> bool:
     jobs = cluster.api.list("Job", space)
-    states = [{item["type"] for item in job["status"].get("conditions", []) if item["status"] == "True"} for job in jobs]
+    states = [
+        {item["type"] for item in job["status"].get("conditions", []) if item["status"] == "True"} for job in jobs
+    ]
     if any("Failed" in state for state in states):
         raise AssertionError(f"{cluster.explain(space)}")
     return bool(states) and all("Complete" in state for state in states)
@@ -87,7 +89,11 @@ def completed(cluster: Cluster, space: str) -> bool:
 
 def calling(cluster: Cluster, space: str) -> bool:
     """All pods with an agent have made calls, and none of them failed."""
-    pods = [pod for pod in cluster.api.list("Pod", space) if any(item["name"] == "agent" for item in pod["spec"]["containers"])]
+    pods = [
+        pod
+        for pod in cluster.api.list("Pod", space)
+        if any(item["name"] == "agent" for item in pod["spec"]["containers"])
+    ]
     for pod in pods:
         calls = tally(pod)
         if calls["failed"]:

@@ -24,7 +24,11 @@ def run(cluster: Cluster, report: Report) -> None:
     report.check("no call failed before it", calls["failed"] == 0, calls["errors"])
     seen = upstream.status()
     report.check("the server executed it", seen["calls"].get("echo", 0) >= 1, f"{seen['calls']}")
-    report.check("it came with the token that the agent does not hold", set(seen["seen"]) == {"first-call-token"}, f"{seen['refused']} refused")
+    report.check(
+        "it came with the token that the agent does not hold",
+        set(seen["seen"]) == {"first-call-token"},
+        f"{seen['refused']} refused",
+    )
 
 
 def first_call(cluster: Cluster, space: str) -> dict | None:

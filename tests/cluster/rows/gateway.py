@@ -25,20 +25,34 @@ def run(cluster: Cluster, report: Report) -> None:
     labels = "app.kubernetes.io/instance=gateway"
     [old] = gateway_pods(cluster, space, labels)
 
-    agents = start_agents(cluster, space, f"http://{service(cluster, space, labels)}.{space}.svc.cluster.local:8000/servers/mcp/mcp")
+    start_agents(
+        cluster, space, f"http://{service(cluster, space, labels)}.{space}.svc.cluster.local:8000/servers/mcp/mcp"
+    )
     until(f"{AGENTS} calls of {CALL} s are under way", lambda: total(cluster, space, "long_begun") == AGENTS, 60)
     deployment = cluster.api.list("Deployment", space, labels)[0]["metadata"]["name"]
     cluster.kubectl("-n", space, "rollout", "restart", f"deployment/{deployment}")
     cluster.kubectl("-n", space, "rollout", "status", f"deployment/{deployment}", "--timeout=90s", limit=100)
-    report.check("the rollout is done while the calls go on", total(cluster, space, "long_done") == 0, f"{AGENTS} calls of {CALL} s")
+    report.check(
+        "the rollout is done while the calls go on",
+        total(cluster, space, "long_done") == 0,
+        f"{AGENTS} calls of {CALL} s",
+    )
 
     with ThreadPoolExecutor(2) as pool:
         end = pool.submit(watch_end, cluster, space, old["metadata"]["name"])
-        until("the long calls end", lambda: total(cluster, space, "long_done") + total(cluster, space, "failed") >= AGENTS, CALL + 40)
+        until(
+            "the long calls end",
+            lambda: total(cluster, space, "long_done") + total(cluster, space, "failed") >= AGENTS,
+            CALL + 40,
+        )
         code = end.result()
     calls = total(cluster, space, "calls")
     errors = [error for pod in agents_now(cluster, space) for error in tally(pod)["errors"]]
-    report.check("none of the long calls was lost", total(cluster, space, "long_done") == AGENTS, f"{total(cluster, space, 'long_done')} of {AGENTS}")
+    report.check(
+        "none of the long calls was lost",
+        total(cluster, space, "long_done") == AGENTS,
+        f"{total(cluster, space, 'long_done')} of {AGENTS}",
+    )
     report.check("nor any of the quick ones", not errors, f"{calls} calls {errors[:3] or ''}".strip())
     report.check("the old pod ended with 0 within its grace period", code == 0, code)
 
@@ -46,10 +60,21 @@ def run(cluster: Cluster, report: Report) -> None:
     upstream.post("/notify")
     told = LEGACY_PODS * CLIENTS
     report.within(
-        f"each of {told} streams brings the server's next notification", 30,
-        lambda: sum(tally(pod)["list_changed"] - before[pod["metadata"]["name"]] for pod in agents_now(cluster, space, "legacy")) >= told,
+        f"each of {told} streams brings the server's next notification",
+        30,
+        lambda: (
+            sum(
+                tally(pod)["list_changed"] - before[pod["metadata"]["name"]]
+                for pod in agents_now(cluster, space, "legacy")
+            )
+            >= told
+        ),
     )
-    report.check("no agent had to open a new session", total(cluster, space, "connected") == AGENTS, f"{total(cluster, space, 'connected')} sessions")
+    report.check(
+        "no agent had to open a new session",
+        total(cluster, space, "connected") == AGENTS,
+        f"{total(cluster, space, 'connected')} sessions",
+    )
     second_replica(cluster, report, space, labels, deployment)
 
 
@@ -65,18 +90,31 @@ def start_agents(cluster: Cluster, space: str, url: str) -> None:
     for era, pods in (("legacy", LEGACY_PODS), ("modern", MODERN_PODS)):
         labels = {"app": "agents", "era": era}
         container = {
-            "name": "agent", "image": PEER_IMAGE, "imagePullPolicy": "Never", "securityContext": RESTRICTED,
+            "name": "agent",
+            "image": PEER_IMAGE,
+            "imagePullPolicy": "Never",
+            "securityContext": RESTRICTED,
             "args": ["agent", url, "--era", era, "--clients", str(CLIENTS), "--hold", f"{CALL}s", "--every", "500ms"],
         }
         spec = {"containers": [container], "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False}
-        cluster.api.apply({
-            "kind": "Deployment", "metadata": {"name": f"agents-{era}"},
-            "spec": {"replicas": pods, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
-        }, space)
+        cluster.api.apply(
+            {
+                "kind": "Deployment",
+                "metadata": {"name": f"agents-{era}"},
+                "spec": {
+                    "replicas": pods,
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": spec},
+                },
+            },
+            space,
+        )
 
 
 def agents_now(cluster: Cluster, space: str, era: str = "") -> list[dict]:
-    return [pod for pod in cluster.pods(space, f"app=agents,era={era}" if era else "app=agents") if "podIP" in pod["status"]]
+    return [
+        pod for pod in cluster.pods(space, f"app=agents,era={era}" if era else "app=agents") if "podIP" in pod["status"]
+    ]
 
 
 def total(cluster: Cluster, space: str, what: str) -> int:
@@ -110,6 +148,7 @@ def second_replica(cluster: Cluster, report: Report, space: str, labels: str, de
     answers = [peer.call("echo", {"text": "hi"}) for peer in (first, second, first)]
     report.check(
         "a second replica serves sessions that the first one opened",
-        all(answer.status == 200 and "echo:hi" in answer.text for answer in answers) and "Mcp-Session-Id" in first.headers,
+        all(answer.status == 200 and "echo:hi" in answer.text for answer in answers)
+        and "Mcp-Session-Id" in first.headers,
         [answer.status for answer in answers],
     )

@@ -4,7 +4,8 @@ import errno
 import json
 import os
 
-from cluster import PEER_IMAGE, RESTRICTED, Cluster, Refused, tally
+from api import Refused
+from cluster import PEER_IMAGE, RESTRICTED, Cluster, tally
 from harness import Trouble
 from report import Report, until
 
@@ -31,11 +32,19 @@ def run(cluster: Cluster, report: Report) -> None:
 
 def secrets(cluster: Cluster, report: Report, space: str, pod: dict) -> None:
     found = cluster.execute(pod, "/peer", "search", TOKEN, KEY)
-    report.check("the agent finds neither token nor key in all that it can read", found["found"] == [] and found["read"] > 1, f"{found['read']} files, {found['processes']} processes")
+    report.check(
+        "the agent finds neither token nor key in all that it can read",
+        found["found"] == [] and found["read"] > 1,
+        f"{found['read']} files, {found['processes']} processes",
+    )
 
     # The same search where the Secret is mounted finds it: that nothing was found above says something.
     container = {
-        "name": "agent", "image": PEER_IMAGE, "imagePullPolicy": "Never", "args": ["sleep", "1h"], "securityContext": RESTRICTED,
+        "name": "agent",
+        "image": PEER_IMAGE,
+        "imagePullPolicy": "Never",
+        "args": ["sleep", "1h"],
+        "securityContext": RESTRICTED,
         "volumeMounts": [{"name": "token", "mountPath": "/token"}],
     }
     volume = {"name": "token", "secret": {"secretName": "mcp-token", "defaultMode": 0o444}}
@@ -50,13 +59,21 @@ def secrets(cluster: Cluster, report: Report, space: str, pod: dict) -> None:
     projected = f"/proc/{pid}/root/run/secrets/outrigger/serviceaccount/token"
     report.check("the projected token is in the sidecar", os.path.getsize(projected) > 100)
     agent = cluster.container_pid(pod, "agent")
-    report.check("and nothing of it in the agent's container", not os.path.exists(f"/proc/{agent}/root/run/secrets/outrigger"))
+    report.check(
+        "and nothing of it in the agent's container", not os.path.exists(f"/proc/{agent}/root/run/secrets/outrigger")
+    )
 
 
 def rights(cluster: Cluster, report: Report, space: str, pod: dict) -> None:
     account = pod["spec"]["serviceAccountName"]
     subject = f"--as=system:serviceaccount:{space}:{account}"
-    asked = [("get", "secrets"), ("list", "pods"), ("create", "pods"), ("watch", "configmaps"), ("create", "serviceaccounts/token")]
+    asked = [
+        ("get", "secrets"),
+        ("list", "pods"),
+        ("create", "pods"),
+        ("watch", "configmaps"),
+        ("create", "serviceaccounts/token"),
+    ]
     for verb, what in asked:
         try:
             answer = cluster.kubectl("-n", space, "auth", "can-i", verb, what, subject).strip()
@@ -65,7 +82,9 @@ def rights(cluster: Cluster, report: Report, space: str, pod: dict) -> None:
         if answer != "no":
             report.check(f"the pod's ServiceAccount may not {verb} {what}", False, answer)
             return
-    report.check("the pod's ServiceAccount has no rights", True, f"{account}: " + ", ".join(" ".join(pair) for pair in asked))
+    report.check(
+        "the pod's ServiceAccount has no rights", True, f"{account}: " + ", ".join(" ".join(pair) for pair in asked)
+    )
 
 
 def privileges(cluster: Cluster, report: Report, pod: dict) -> None:
@@ -76,8 +95,13 @@ def privileges(cluster: Cluster, report: Report, pod: dict) -> None:
     uids = set(status["Uid"].split()) | set(status["Gid"].split())
     report.check("the sidecar runs as 65532", uids == {"65532"}, ", ".join(sorted(uids)))
     held = {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
-    report.check("it has no capability, and cannot get one", all(int(value, 16) == 0 for value in held.values()) and status["NoNewPrivs"].strip() == "1")
-    report.check("its system calls are filtered", status["Seccomp"].strip() == "2", f"Seccomp {status['Seccomp'].strip()}")
+    report.check(
+        "it has no capability, and cannot get one",
+        all(int(value, 16) == 0 for value in held.values()) and status["NoNewPrivs"].strip() == "1",
+    )
+    report.check(
+        "its system calls are filtered", status["Seccomp"].strip() == "2", f"Seccomp {status['Seccomp'].strip()}"
+    )
 
     writable = []
     for folder in ("/", "/etc", "/etc/outrigger", "/run", "/run/secrets/outrigger/mcp", "/tmp", "/var", "/home"):
@@ -98,7 +122,11 @@ def restricted(cluster: Cluster, report: Report, space: str) -> None:
     namespace = cluster.api.get("Namespace", None, space)
     level = namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce")
     report.check("all of this ran in a namespace that enforces `restricted`", level == "restricted")
-    plain = {"kind": "Pod", "metadata": {"name": "plain"}, "spec": {"containers": [{"name": "plain", "image": PEER_IMAGE}]}}
+    plain = {
+        "kind": "Pod",
+        "metadata": {"name": "plain"},
+        "spec": {"containers": [{"name": "plain", "image": PEER_IMAGE}]},
+    }
     try:
         cluster.api.apply(plain, space)
         report.check("which refuses a pod that is not", False, json.dumps(plain))

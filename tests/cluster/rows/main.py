@@ -11,9 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
 
-from harness import Trouble, conclude, output_folder, run_main  # noqa: E402
-
 from cluster import Cluster  # noqa: E402
+from harness import Trouble, conclude, output_folder, run_main  # noqa: E402
 from report import Report, say  # noqa: E402
 
 
@@ -30,12 +29,32 @@ class Row:
 
 ROWS = [
     Row("1", "first_call", "from helm install to the agent's first call through the sidecar, in under two minutes", 1),
-    Row("2", "lifecycle", "startup order, Jobs, deletion, an upstream that is down, a sidecar that is restarted or killed", 2),
-    Row("3", "rotation", "a Secret, the ConfigMap and the CA are changed without a lost call; a bad configuration is not taken", 2),
-    Row("4", "gateway", "a rollout under 30 agents with calls of a minute and open streams; sessions on a second replica", 2),
-    Row("5", "isolation", "the agent cannot read the sidecar's secrets; no rights, no privileges, nothing to write to", 2),
+    Row(
+        "2",
+        "lifecycle",
+        "startup order, Jobs, deletion, an upstream that is down, a sidecar that is restarted or killed",
+        2,
+    ),
+    Row(
+        "3",
+        "rotation",
+        "a Secret, the ConfigMap and the CA are changed without a lost call; a bad configuration is not taken",
+        2,
+    ),
+    Row(
+        "4",
+        "gateway",
+        "a rollout under 30 agents with calls of a minute and open streams; sessions on a second replica",
+        2,
+    ),
+    Row(
+        "5",
+        "isolation",
+        "the agent cannot read the sidecar's secrets; no rights, no privileges, nothing to write to",
+        2,
+    ),
     Row("6", "prometheus", "a real Prometheus finds and scrapes the sidecar; alerts fire and clear", 2),
-    Row("7", "upgrade", "install, upgrade, rollback and uninstall with Helm; two minutes without the API server", 3),
+    Row("7", "upgrade", "install, upgrade, rollback and uninstall with Helm; two minutes without the API server", 4),
     Row("8", "resources", "memory and CPU at rest, from start to ready", 3),
     Row("examples", "examples", "each of manifests/examples runs under the Pod Security Standard restricted", 2),
 ]
@@ -62,7 +81,9 @@ def run_rows(cluster: Cluster, rows: list[Row]) -> list[Report]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="tests/cluster/run", description="Shows on a real Kubernetes what the sidecar promises there.")
+    parser = argparse.ArgumentParser(
+        prog="tests/cluster/run", description="Shows on a real Kubernetes what the sidecar promises there."
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run; default: all")
     parser.add_argument("--list", action="store_true", help="print the rows and what each shows")
     parser.add_argument("--output", type=Path, help="keep logs and values in this folder")

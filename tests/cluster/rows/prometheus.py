@@ -5,7 +5,7 @@ import urllib.parse
 
 from cluster import RESTRICTED, Cluster, fetch_json, tally
 from harness import ROOT, Trouble
-from report import Report, until
+from report import Report
 
 IMAGE = "localhost/prometheus:1"
 RULES = ROOT / "charts" / "outrigger" / "files" / "rules"
@@ -50,7 +50,11 @@ def run(cluster: Cluster, report: Report) -> None:
     upstream.post("/unwell")
     firing = report.within("an alert fires when the server fails", 60, lambda: alerts(base))
     if firing:
-        report.check("it names the server", any(alert["labels"].get("server") == "mcp" for alert in firing), sorted({alert["labels"]["alertname"] for alert in firing}))
+        report.check(
+            "it names the server",
+            any(alert["labels"].get("server") == "mcp" for alert in firing),
+            sorted({alert["labels"]["alertname"] for alert in firing}),
+        )
     upstream.post("/well")
     report.within("it clears when the server is well again", 90, lambda: not alerts(base))
     report.check("the agent noticed both", tally(agent)["failed"] > 0, f"{tally(agent)['failed']} calls failed")
@@ -65,10 +69,15 @@ def hasten(rules: str) -> str:
 def start(cluster: Cluster, space: str, rules: dict[str, str]) -> dict:
     account = {"name": "prometheus", "namespace": space}
     cluster.api.apply({"kind": "ServiceAccount", "metadata": {"name": "prometheus"}}, space)
-    role = {"kind": "ClusterRole", "metadata": {"name": "prometheus"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]}
+    role = {
+        "kind": "ClusterRole",
+        "metadata": {"name": "prometheus"},
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
+    }
     cluster.api.apply(role, None)
     binding = {
-        "kind": "ClusterRoleBinding", "metadata": {"name": "prometheus"},
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "prometheus"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "prometheus"},
         "subjects": [{"kind": "ServiceAccount", **account}],
     }
@@ -76,7 +85,10 @@ def start(cluster: Cluster, space: str, rules: dict[str, str]) -> dict:
     cluster.config_map(space, "prometheus", {"prometheus.yaml": CONFIGURATION.format(space=space)})
     cluster.config_map(space, "rules", rules)
     container = {
-        "name": "prometheus", "image": IMAGE, "imagePullPolicy": "Never", "securityContext": RESTRICTED,
+        "name": "prometheus",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "securityContext": RESTRICTED,
         "args": ["--config.file=/etc/prometheus/prometheus.yaml", "--storage.tsdb.path=/data"],
         "readinessProbe": {"httpGet": {"path": "/-/ready", "port": 9090}, "periodSeconds": 1},
         "volumeMounts": [
@@ -91,7 +103,12 @@ def start(cluster: Cluster, space: str, rules: dict[str, str]) -> dict:
         {"name": "data", "emptyDir": {}},
     ]
     labels = {"app": "prometheus"}
-    spec = {"serviceAccountName": "prometheus", "containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1}
+    spec = {
+        "serviceAccountName": "prometheus",
+        "containers": [container],
+        "volumes": volumes,
+        "terminationGracePeriodSeconds": 1,
+    }
     cluster.api.apply({"kind": "Pod", "metadata": {"name": "prometheus", "labels": labels}, "spec": spec}, space)
     return cluster.await_pod(space, "app=prometheus")
 

@@ -35,10 +35,21 @@ def run(cluster: Cluster, report: Report) -> None:
 
     resident = resident_bytes(pid)
     working = working_set(cluster, pod)
-    report.check("memory at rest is at most 12 MiB", max(resident, working) <= MEMORY_LIMIT, f"{mebibytes(resident)} resident, {mebibytes(working)} working set")
+    report.check(
+        "memory at rest is at most 12 MiB",
+        max(resident, working) <= MEMORY_LIMIT,
+        f"{mebibytes(resident)} resident, {mebibytes(working)} working set",
+    )
 
-    starts = [start_to_ready(cluster, cluster.agent(space, f"start{number}", upstream.url, args=arguments)) for number in range(STARTS)]
-    report.check("from start to ready in under 100 ms", statistics.median(starts) < START_LIMIT, ", ".join(f"{ms:.0f} ms" for ms in starts))
+    starts = [
+        start_to_ready(cluster, cluster.agent(space, f"start{number}", upstream.url, args=arguments))
+        for number in range(STARTS)
+    ]
+    report.check(
+        "from start to ready in under 100 ms",
+        statistics.median(starts) < START_LIMIT,
+        ", ".join(f"{ms:.0f} ms" for ms in starts),
+    )
 
 
 def mebibytes(number: float) -> str:
@@ -61,7 +72,11 @@ def working_set(cluster: Cluster, pod: dict) -> float:
     def measured() -> float | None:
         text = cluster.api.request("GET", "api/v1/nodes/node1/proxy/metrics/resource")["text"]
         for line in text.splitlines():
-            if line.startswith("container_memory_working_set_bytes{") and 'container="outrigger"' in line and f'pod="{name}"' in line:
+            if (
+                line.startswith("container_memory_working_set_bytes{")
+                and 'container="outrigger"' in line
+                and f'pod="{name}"' in line
+            ):
                 return float(line.split("} ")[1].split()[0])
         return None
 

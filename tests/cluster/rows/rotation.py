@@ -25,7 +25,9 @@ def none_lost(report: Report, pod: dict, during: str) -> None:
     """Twenty calls on, so that what has just changed was used by some."""
     before = tally(pod)["calls"]
     calls = until("twenty more calls", lambda: (now := tally(pod))["calls"] + now["failed"] >= before + 20 and now, 30)
-    report.check(f"no call was lost {during}", calls["failed"] == 0, f"{calls['calls']} calls {calls['errors'] or ''}".strip())
+    report.check(
+        f"no call was lost {during}", calls["failed"] == 0, f"{calls['calls']} calls {calls['errors'] or ''}".strip()
+    )
 
 
 def secret(cluster: Cluster, report: Report, space: str) -> None:
@@ -35,7 +37,11 @@ def secret(cluster: Cluster, report: Report, space: str) -> None:
     pod = cluster.agent(space, "secret", upstream.url, args=AGENT, token="mcp-token")
     until("the agent calls", lambda: tally(pod)["calls"], 30)
     loaded = token_loaded_at(pod)
-    report.check("a metric shows the age of what was loaded", loaded and 0 <= time.time() - loaded < 120, loaded and f"{time.time() - loaded:.0f} s")
+    report.check(
+        "a metric shows the age of what was loaded",
+        loaded and 0 <= time.time() - loaded < 120,
+        loaded and f"{time.time() - loaded:.0f} s",
+    )
 
     upstream.accept("token-old", "token-new")
     rotated = time.time()
@@ -44,7 +50,11 @@ def secret(cluster: Cluster, report: Report, space: str) -> None:
     if used:
         upstream.accept("token-new")
     none_lost(report, pod, "by the change of the Secret")
-    report.check("the metric shows that it is fresh", (token_loaded_at(pod) or 0) > rotated - 1, f"{time.time() - (token_loaded_at(pod) or 0):.0f} s old")
+    report.check(
+        "the metric shows that it is fresh",
+        (token_loaded_at(pod) or 0) > rotated - 1,
+        f"{time.time() - (token_loaded_at(pod) or 0):.0f} s old",
+    )
 
 
 def token_loaded_at(pod: dict) -> float | None:
@@ -53,13 +63,20 @@ def token_loaded_at(pod: dict) -> float | None:
 
 
 def document(upstream: Upstream, generation: str) -> str:
-    return json.dumps({
-        "apiVersion": "outrigger.dev/v1alpha1", "kind": "SidecarConfig",
-        "servers": [{
-            "name": "mcp", "endpoints": [{"url": upstream.url}], "allowPlaintext": True,
-            "headers": {"static": [{"name": "X-Generation", "value": generation}]},
-        }],
-    })
+    return json.dumps(
+        {
+            "apiVersion": "outrigger.dev/v1alpha1",
+            "kind": "SidecarConfig",
+            "servers": [
+                {
+                    "name": "mcp",
+                    "endpoints": [{"url": upstream.url}],
+                    "allowPlaintext": True,
+                    "headers": {"static": [{"name": "X-Generation", "value": generation}]},
+                }
+            ],
+        }
+    )
 
 
 def configuration(cluster: Cluster, report: Report, space: str) -> None:
@@ -74,9 +91,17 @@ def configuration(cluster: Cluster, report: Report, space: str) -> None:
     none_lost(report, pod, "by the change of the ConfigMap")
 
     failures = metric(pod, "outrigger_config_reload_failures_total") or 0
-    cluster.config_map(space, "profile", {"outrigger.yaml": document(upstream, "third").replace('"mcp"', '"mcp", "nonsense": 1', 1)})
-    report.within("a bad configuration is counted", LIMIT, lambda: (metric(pod, "outrigger_config_reload_failures_total") or 0) > failures)
-    report.check("a metric says that the old one is in use", metric(pod, "outrigger_config_last_reload_successful") == 0)
+    cluster.config_map(
+        space, "profile", {"outrigger.yaml": document(upstream, "third").replace('"mcp"', '"mcp", "nonsense": 1', 1)}
+    )
+    report.within(
+        "a bad configuration is counted",
+        LIMIT,
+        lambda: (metric(pod, "outrigger_config_reload_failures_total") or 0) > failures,
+    )
+    report.check(
+        "a metric says that the old one is in use", metric(pod, "outrigger_config_last_reload_successful") == 0
+    )
     log = cluster.kubectl("-n", space, "logs", pod["metadata"]["name"], "-c", "outrigger")
     told = [line for line in log.splitlines() if "nonsense" in line]
     report.check("the log says what is wrong with it", told, told[-1][:120] if told else log[-300:])
@@ -100,7 +125,10 @@ def authority(cluster: Cluster, report: Report, space: str) -> None:
     old, new = (cluster.upstream(space, name, tls_secret=name) for name in names.values())
     cluster.config_map(space, "ca", {"ca.crt": bundles["old"]})
     trust = {"tls": {"caFile": "/etc/outrigger-ca/ca.crt"}}
-    servers = [{"name": "mcp", "endpoints": [{"url": old.url}], **trust}, {"name": "next", "endpoints": [{"url": new.url}], **trust}]
+    servers = [
+        {"name": "mcp", "endpoints": [{"url": old.url}], **trust},
+        {"name": "next", "endpoints": [{"url": new.url}], **trust},
+    ]
     sidecar = {"servers": servers, "caBundle": {"configMap": "ca"}}
     first = "http://127.0.0.1:8000/servers/mcp/mcp"
     pod = cluster.agent(space, "authority", old.url, args=["agent", first, *AGENT[1:]], sidecar=sidecar)
@@ -109,11 +137,22 @@ def authority(cluster: Cluster, report: Report, space: str) -> None:
 
     began = time.monotonic()
     cluster.config_map(space, "ca", {"ca.crt": bundles["old"] + bundles["new"]})
-    command = ["/peer", "agent", "http://127.0.0.1:8000/servers/next/mcp", "--patient", "--calls", "1", "--control", "127.0.0.1:0"]
+    command = [
+        "/peer",
+        "agent",
+        "http://127.0.0.1:8000/servers/next/mcp",
+        "--patient",
+        "--calls",
+        "1",
+        "--control",
+        "127.0.0.1:0",
+    ]
     place = ["-n", space, "exec", pod["metadata"]["name"], "-c", "agent", "--"]
     cluster.kubectl(*place, *command, limit=LIMIT + 30)
     took = time.monotonic() - began
-    report.check("a changed CA bundle is used", took < LIMIT and new.status()["calls"].get("echo") == 1, f"{took:.1f} s")
+    report.check(
+        "a changed CA bundle is used", took < LIMIT and new.status()["calls"].get("echo") == 1, f"{took:.1f} s"
+    )
     none_lost(report, pod, "by the change of the CA bundle")
 
 
@@ -128,6 +167,23 @@ def certificates(folder: Path, name: str, host: str) -> tuple[str, str, str]:
     authority = folder / f"{name}-ca"
     openssl("req", "-x509", *key, "-subj", f"/CN={name} CA", "-keyout", f"{authority}.key", "-out", f"{authority}.crt")
     leaf = folder / name
-    openssl("req", "-x509", *key, "-subj", "/CN=server", "-addext", f"subjectAltName=DNS:{host}", "-addext", "basicConstraints=critical,CA:FALSE",
-            "-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-keyout", f"{leaf}.key", "-out", f"{leaf}.crt")
+    openssl(
+        "req",
+        "-x509",
+        *key,
+        "-subj",
+        "/CN=server",
+        "-addext",
+        f"subjectAltName=DNS:{host}",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-CA",
+        f"{authority}.crt",
+        "-CAkey",
+        f"{authority}.key",
+        "-keyout",
+        f"{leaf}.key",
+        "-out",
+        f"{leaf}.crt",
+    )
     return tuple(Path(path).read_text() for path in (f"{authority}.crt", f"{leaf}.crt", f"{leaf}.key"))

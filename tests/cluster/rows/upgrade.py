@@ -7,7 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from cluster import SIDECAR_IMAGE, VERSION, Cluster, Refused, tally
+from api import Refused
+from cluster import SIDECAR_IMAGE, VERSION, Cluster, tally
 from harness import Trouble
 from report import Report, until
 
@@ -58,7 +59,11 @@ def releases(cluster: Cluster, report: Report, space: str) -> None:
     cluster.helm("rollback", "gateway", "1", "--namespace", space, *waiting)
     report.within("rollback to one, with the same key", 30, lambda: replicas() == 1 and key() == first)
     cluster.helm("uninstall", "gateway", "--namespace", space, *waiting)
-    left = [kind for kind in ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "ServiceAccount") if cluster.api.list(kind, space, labels)]
+    left = [
+        kind
+        for kind in ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "ServiceAccount")
+        if cluster.api.list(kind, space, labels)
+    ]
     report.check("uninstall leaves nothing but the key", not left and key() == first, left)
 
 
@@ -83,7 +88,11 @@ def outage(cluster: Cluster, report: Report, space: str) -> None:
     except (Trouble, OSError) as error:
         report.check("the API server was gone", not isinstance(error, Refused), f"{time.monotonic() - began:.0f} s")
     calls = tally(pod)
-    report.check("pods went on calling", calls["failed"] == 0 and calls["calls"] > before + OUTAGE, f"{calls['calls'] - before} calls {calls['errors'] or ''}".strip())
+    report.check(
+        "pods went on calling",
+        calls["failed"] == 0 and calls["calls"] > before + OUTAGE,
+        f"{calls['calls'] - before} calls {calls['errors'] or ''}".strip(),
+    )
     start_api_server(cluster)
     report.check("the pods are the same after it", cluster.restarts(pod) == 0 and cluster.restarts(pod, "agent") == 0)
 
