@@ -102,21 +102,35 @@ func runAgent(arguments []string) int {
 	return 0
 }
 
-// urlsFromEnvironment finds the servers as an agent in a pod does, whose sidecar says where they are.
+// urlsFromEnvironment finds the servers as an agent in a pod does, who is told where they are.
 func urlsFromEnvironment() []string {
+	if url := os.Getenv("MCP_SERVER_URL"); url != "" {
+		return []string{url}
+	}
 	var told struct {
 		Servers map[string]struct {
 			URL string `json:"url"`
 		} `json:"mcpServers"`
 	}
 	if err := json.Unmarshal([]byte(os.Getenv("OUTRIGGER_SERVERS")), &told); err != nil || len(told.Servers) == 0 {
-		fail(64, "there is no URL, and OUTRIGGER_SERVERS has none either")
+		fail(64, "there is no URL, and neither MCP_SERVER_URL nor OUTRIGGER_SERVERS has one")
 	}
 	urls := []string{}
 	for _, server := range told.Servers {
 		urls = append(urls, server.URL)
 	}
 	return urls
+}
+
+// withKey sends the agent's own key, which gateways ask for, with each request.
+type withKey string
+
+func (key withKey) RoundTrip(request *http.Request) (*http.Response, error) {
+	if key != "" {
+		request = request.Clone(request.Context())
+		request.Header.Set("X-API-Key", string(key))
+	}
+	return http.DefaultTransport.RoundTrip(request)
 }
 
 func (w *workload) tell(writer http.ResponseWriter, _ *http.Request) {
@@ -158,7 +172,11 @@ func (w *workload) connect(ctx context.Context, url string, number int) *mcp.Cli
 		if w.era == "legacy" {
 			options = &mcp.ClientSessionOptions{ProtocolVersion: "2025-11-25"}
 		}
-		session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: url}, options)
+		transport := &mcp.StreamableClientTransport{
+			Endpoint:   url,
+			HTTPClient: &http.Client{Transport: withKey(os.Getenv("MCP_API_KEY"))},
+		}
+		session, err := client.Connect(ctx, transport, options)
 		if err == nil {
 			w.count(func(t *tally) {
 				t.Connected++

@@ -3,7 +3,7 @@
 //
 //	peer server [--listen ADDRESS] [--certificate FILE --key FILE] [--control ADDRESS]
 //	peer agent [URL] [--era legacy|modern] [--clients N] [--every TIME] [--calls N] [--hold TIME] [--linger TIME] [--patient] [--forgive]
-//	             without a URL: the servers that OUTRIGGER_SERVERS names
+//	             without a URL: what MCP_SERVER_URL or OUTRIGGER_SERVERS names, with MCP_API_KEY if there is one
 //	peer search TEXT...      which files and environments of this container hold one of the texts
 //	peer write PATH...       which of these files can be created
 //	peer sleep TIME

@@ -1,5 +1,6 @@
 """The cluster of a run, and what every row does with it."""
 
+import fcntl
 import json
 import os
 import re
@@ -48,7 +49,17 @@ class Cluster(Processes):
         self._count = 0
         self._scripts: set[subprocess.Popen] = set()
         (output / "logs").mkdir(parents=True, exist_ok=True)
+        self._alone()
         super().__init__(output / "logs")
+
+    def _alone(self) -> None:
+        """One run at a time: the next one begins by removing what it finds."""
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.state.parent / "run.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Trouble("another run of tests/cluster/run is going on") from None
 
     def stop_all(self) -> None:
         super().stop_all()
@@ -63,6 +74,8 @@ class Cluster(Processes):
 
     def start_node(self) -> None:
         self._script(HERE / "binaries")
+        # Beside a cluster that somebody plays with.
+        os.environ.setdefault("OUTRIGGER_CLUSTER_NET", "10.78")
         subprocess.run([HERE / "down", self.state], check=True)  # what a killed run has left
         began = time.monotonic()
         self._script(HERE / "up", self.state)

@@ -41,7 +41,7 @@ def play(cluster: Cluster, report: Report, example: Path) -> None:
     try:
         until(f"{example.name} {what}", condition, 90)
         report.check(f"{example.name} {what}", upstream.status()["calls"].get("echo"), f"{upstream.status()['calls']}")
-    except Trouble as trouble:
+    except (Trouble, AssertionError) as trouble:
         report.check(f"{example.name} {what}", False, f"{trouble}; {cluster.explain(space)}")
 
 
@@ -59,7 +59,7 @@ def documents(cluster: Cluster, example: Path, upstream: Upstream) -> list[dict]
         document["metadata"].pop("namespace", None)
         for container in (template(document) or {}).get("containers", []):
             if container["image"].startswith("example/agent"):
-                container["args"] = ["agent"]
+                container["args"] = ["agent", "--patient"]
                 if document["kind"] in ("Job", "CronJob"):
                     container["args"] += ["--calls", CALLS]
     return objects

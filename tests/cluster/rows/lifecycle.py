@@ -191,13 +191,15 @@ def restarted(cluster: Cluster, report: Report, space: str, upstream: Upstream) 
     """A session of the agent outlives its sidecar, told to end and killed, if the key is in a Secret."""
     sidecar = {"sessionKey": {"existingSecret": "session-key"}}
     pod = cluster.agent(space, "restarted", upstream.url, args=AGENT, sidecar=sidecar)
-    lose_sidecar(cluster, report, pod, signal.SIGTERM, "restarted in place")
-    lose_sidecar(cluster, report, pod, signal.SIGKILL, "killed")
+    lose_sidecar(cluster, report, upstream, pod, signal.SIGTERM, "restarted in place")
+    lose_sidecar(cluster, report, upstream, pod, signal.SIGKILL, "killed")
     same = tally(pod)["connected"] == 1 and cluster.restarts(pod, "agent") == 0
     report.check("it is the same session, and the agent was not restarted", same)
 
 
-def lose_sidecar(cluster: Cluster, report: Report, pod: dict, number: signal.Signals, how: str) -> None:
+def lose_sidecar(
+    cluster: Cluster, report: Report, upstream: Upstream, pod: dict, number: signal.Signals, how: str
+) -> None:
     restarts = cluster.restarts(pod)
     os.kill(cluster.container_pid(pod, "outrigger"), number)
 
@@ -216,3 +218,6 @@ def lose_sidecar(cluster: Cluster, report: Report, pod: dict, number: signal.Sig
         lost = [error for error in after["errors"] if not re.search(r"connection refused|EOF|reset by peer", error)]
         figure = lost or f"{after['failed']} of {after['calls'] + after['failed']}"
         report.check("only calls while nothing listened failed", not lost, figure)
+    told = tally(pod)["list_changed"]
+    upstream.post("/notify")
+    report.within("and so does its stream", 30, lambda: tally(pod)["list_changed"] > told)
