@@ -181,6 +181,7 @@ func (w *workload) connect(ctx context.Context, url string, number int) *mcp.Cli
 			w.count(func(t *tally) {
 				t.Connected++
 				t.Version = session.InitializeResult().ProtocolVersion
+				say(map[string]any{"event": "connected"})
 				if t.FirstConnect == 0 {
 					t.FirstConnect = time.Since(born).Milliseconds()
 				}

@@ -149,6 +149,7 @@ def delete_and_watch(cluster: Cluster, space: str, release: str, pod: dict) -> t
     """Deletes an agent's workload; gives when calls ended after SIGTERM, what failed, and the exit codes."""
     name = pod["metadata"]["name"]
     log = cluster.follow_log(space, name, "agent")
+    log.await_line("connected")
     until("the agent calls", lambda: tally(pod)["calls"] > 2, 20)
     cluster.api.delete("Deployment", space, release)
     codes: dict[str, int] = {}
