@@ -357,7 +357,8 @@ def is_ready(pod: dict) -> bool:
 
 def container_status(pod: dict, container: str) -> dict:
     statuses = pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
-    return next(status for status in statuses if status["name"] == container)
+    named = {status["name"]: status for status in statuses}
+    return named[container]
 
 
 def fetch(url: str) -> str:

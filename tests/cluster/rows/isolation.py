@@ -115,7 +115,7 @@ def privileges(cluster: Cluster, report: Report, pod: dict) -> None:
         except OSError as error:
             if error.errno != errno.EROFS:
                 writable.append(f"{folder}: {error.strerror}")
-    report.check("it can write no file", not writable, writable or "read-only, to root as well")
+    report.check("its root and all that is mounted for it are read-only", not writable, writable or "to root as well")
 
 
 def restricted(cluster: Cluster, report: Report, space: str) -> None:

@@ -2,12 +2,13 @@
 
 import os
 import re
+import signal
 import statistics
 import time
-from datetime import datetime
 from pathlib import Path
 
 from cluster import ADMIN_PORT, Cluster, fetch, tally
+from harness import Trouble
 from report import Report, until
 
 MEMORY_LIMIT = 12 * 1024 * 1024
@@ -41,15 +42,10 @@ def run(cluster: Cluster, report: Report) -> None:
         f"{mebibytes(resident)} resident, {mebibytes(working)} working set",
     )
 
-    starts = [
-        start_to_ready(cluster, cluster.agent(space, f"start{number}", upstream.url, args=arguments))
-        for number in range(STARTS)
-    ]
-    report.check(
-        "from start to ready in under 100 ms",
-        statistics.median(starts) < START_LIMIT,
-        ", ".join(f"{ms:.0f} ms" for ms in starts),
-    )
+    pods = [cluster.agent(space, f"start{number}", upstream.url, args=arguments) for number in range(STARTS)]
+    starts = [exec_to_ready(cluster, pod) for pod in pods]
+    figures = ", ".join(f"{ms:.0f} ms" for ms in starts)
+    report.check("from start to ready in under 100 ms", statistics.median(starts) < START_LIMIT, figures)
 
 
 def mebibytes(number: float) -> str:
@@ -83,14 +79,36 @@ def working_set(cluster: Cluster, pod: dict) -> float:
     return until("the kubelet's measure of the sidecar", measured, 60, every=1)
 
 
-def start_to_ready(cluster: Cluster, pod: dict) -> float:
-    """Milliseconds from the process's start to the line that says that it listens, by the log's own clock."""
-    pid = cluster.container_pid(pod, "outrigger")
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    started = booted + ticks / os.sysconf("SC_CLK_TCK")
-    place = ["-n", pod["metadata"]["namespace"], "logs", pod["metadata"]["name"], "-c", "outrigger", "--timestamps"]
-    [line] = [line for line in cluster.kubectl(*place).splitlines() if "listening on" in line][:1]
-    stamp = line.split()[0]
-    listening = datetime.fromisoformat(stamp[:26] + "+00:00").timestamp()
-    return (listening - started) * 1000
+def exec_to_ready(cluster: Cluster, pod: dict) -> float:
+    """Milliseconds from the exec of the sidecar, restarted in place, to /startupz saying 200.
+
+    The process's own start would be the container runtime's, which sets the container up in it before the exec. So the
+    pod's cgroup is watched for a process that becomes the sidecar.
+    """
+    old = cluster.container_pid(pod, "outrigger")
+    group = pod_cgroup(old)
+    os.kill(old, signal.SIGTERM)
+    until("the sidecar is executed", lambda: sidecar_in(group, old), 30, every=0.001)
+    began = time.monotonic()
+    url = f"http://{pod['status']['podIP']}:{ADMIN_PORT}/startupz"
+    until("the sidecar is ready", lambda: fetch(url) or True, 10, every=0.001)
+    return (time.monotonic() - began) * 1000
+
+
+def pod_cgroup(pid: int) -> Path:
+    """The folder of the pod's containers, in the hierarchy that has one in either version of cgroups."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "pids":
+            return Path("/sys/fs/cgroup/pids" + path).parent
+        if controllers == "":
+            return Path("/sys/fs/cgroup" + path).parent
+    raise Trouble(f"process {pid} is in no cgroup")
+
+
+def sidecar_in(group: Path, old: int) -> bool:
+    for processes in group.glob("*/cgroup.procs"):
+        for pid in processes.read_text().split():
+            if int(pid) != old and os.readlink(f"/proc/{pid}/exe") == "/outrigger":
+                return True
+    return False
