@@ -77,7 +77,7 @@ use crate::call::{Call, Form};
 use crate::error::{BoxError, Cause, Failure};
 use crate::facts::{Caller, Facts, Share};
 use crate::layer::PassedBody;
-use crate::mcp::headers::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID, remove_session};
+use crate::mcp::headers::{PROTOCOL_VERSION, SESSION_ID, remove_session};
 use crate::mcp::method::Method;
 use crate::mcp::revision::{Era, Revision};
 use crate::session::OpenSession;
