@@ -53,7 +53,7 @@ type tally struct {
 var born = time.Now()
 
 func runAgent(arguments []string) int {
-	w := &workload{}
+	w := &workload{tally: tally{Errors: []string{}}}
 	flags := flag.NewFlagSet("agent", flag.ExitOnError)
 	flags.StringVar(&w.era, "era", "legacy", "legacy | modern")
 	flags.IntVar(&w.clients, "clients", 1, "clients at the same time, each with a session of its own")
