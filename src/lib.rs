@@ -79,9 +79,9 @@
 //! | `server` | the way in: the HTTP/1.1 listener |
 //! | `metrics` | the layer that counts, and its Prometheus text |
 //! | `otel` | traces and the metrics of OpenTelemetry's conventions, by OTLP over HTTP (and `client`, `metrics`) |
-//! | `sidecar` | configuration, the whole stack, reload, drain, admin endpoints (and the four above) |
+//! | `sidecar` | configuration, the whole stack, reload, drain, admin endpoints (and `balance`, `client`, `metrics`, `server`) |
 //! | `cli` | the command line (and `sidecar`) |
-//! | `full` | all of them; the default |
+//! | `full` | all of them but `jemalloc`; the default |
 //! | `jemalloc` | the allocator of the binary that is shipped; nothing in the library |
 //!
 //! The oldest Rust it compiles with is 1.95; raising that is a minor release.

@@ -24,6 +24,49 @@ pub const MISSING_CAPABILITY: i32 = -32021;
 /// 2026-07-28: the revision is not served.
 pub const UNSUPPORTED_VERSION: i32 = -32022;
 
+/// What servers before 2026-07-28 answer for a resource that is not there.
+pub const RESOURCE_NOT_FOUND: i32 = -32002;
+/// What legacy servers answer where somebody has to open a URL first.
+pub const URL_NEEDED: i32 = -32042;
+
+/// The codes that a specification has given a meaning, as text. Others are whatever an upstream likes, so nothing that
+/// counts by code may have them.
+const KNOWN: &[(i32, &str)] = &[
+    (PARSE_ERROR, "-32700"),
+    (INVALID_REQUEST, "-32600"),
+    (METHOD_NOT_FOUND, "-32601"),
+    (INVALID_PARAMS, "-32602"),
+    (INTERNAL_ERROR, "-32603"),
+    (SERVER_ERROR, "-32000"),
+    (SESSION_NOT_FOUND, "-32001"),
+    (RESOURCE_NOT_FOUND, "-32002"),
+    (HEADER_MISMATCH, "-32020"),
+    (MISSING_CAPABILITY, "-32021"),
+    (UNSUPPORTED_VERSION, "-32022"),
+    (URL_NEEDED, "-32042"),
+];
+
+/// The code as text, if a specification has given it a meaning.
+#[must_use]
+pub fn known(code: i64) -> Option<&'static str> {
+    let found = KNOWN.iter().find(|(known, _)| i64::from(*known) == code);
+    found.map(|(_, text)| *text)
+}
+
+/// Whether the code says that the caller was wrong: to the one that answers it is no error.
+#[must_use]
+pub fn is_the_callers(code: i64) -> bool {
+    [
+        PARSE_ERROR,
+        INVALID_REQUEST,
+        METHOD_NOT_FOUND,
+        INVALID_PARAMS,
+        RESOURCE_NOT_FOUND,
+    ]
+    .iter()
+    .any(|known| i64::from(*known) == code)
+}
+
 /// An error message. `id` is a JSON token, in the spelling of the request; without one there is no `id` member in it
 /// (2026-07-28: only where it was unreadable).
 #[must_use]
@@ -65,6 +108,17 @@ mod tests {
             );
             assert!(serde_json::from_str::<Value>(text).is_ok());
         }
+    }
+
+    #[test]
+    fn known_codes_are_a_closed_list() {
+        for &(code, text) in KNOWN {
+            assert_eq!(
+                (code.to_string().as_str(), known(code.into())),
+                (text, Some(text))
+            );
+        }
+        assert_eq!(known(-31_999), None);
     }
 
     proptest! {

@@ -152,7 +152,6 @@ impl Bound {
                 }
             }
             end_upstream(&shared, grace.as_mut()).await;
-            shared.common.exported.flush().await;
         };
         tokio::select! {
             () = calls => {}
@@ -221,7 +220,11 @@ async fn end_upstream(shared: &Shared, grace: Pin<&mut Sleep>) {
             end_sessions(&servers).await;
         }
     };
-    let _ = tokio::time::timeout(TELLING, told).await;
+    // Side by side: whoever waits for the process to end waits a second in all.
+    let _ = tokio::join!(
+        tokio::time::timeout(TELLING, told),
+        shared.common.exported.flush()
+    );
 }
 
 /// Tells upstreams that their sessions are over, some at a time.

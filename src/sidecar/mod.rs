@@ -476,6 +476,8 @@ impl Shared {
         let secrets = secrets.chain(fronts.iter().flat_map(|front| &front.secrets));
         self.gauges
             .read_secrets(secrets.chain(&self.session_secret));
+        // Files are read without the lock that calls' own look at the configuration waits for.
+        drop(generation);
         self.process.read(&self.heartbeat);
         self.registry.gather()
     }

@@ -164,13 +164,13 @@ impl ServerState {
             && ours.timeouts.connect == config.timeouts.connect
     }
 
-    /// Whether a call could go somewhere.
+    /// Whether a call could go somewhere: an endpoint whose time aside has passed is tried by the next call.
     pub(super) fn is_available(&self) -> bool {
         self.upstream
             .states()
             .snapshot()
             .iter()
-            .any(|endpoint| endpoint.aside.is_none())
+            .any(|endpoint| endpoint.aside.is_none_or(|left| left.is_zero()))
     }
 
     /// Whether something is being sent, or waits for an answer.

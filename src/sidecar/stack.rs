@@ -80,9 +80,8 @@ pub(super) fn route(front: &Front, server: &ServerState) -> Arc<dyn Route> {
     // First of all that refuse, for it costs least.
     let stack = front.guard.layer(stack);
     // Around all that answer, so that refused calls count too.
-    let stack = MetricsLayer::new(server.families.clone())
-        .recorded_by(server.recorder.clone())
-        .layer(stack);
+    let metrics = MetricsLayer::new(server.families.clone());
+    let stack = metrics.recorded_by(server.recorder.clone()).layer(stack);
     // Outermost, so that every log line of a call stands in its span.
     let stack = TraceLayer::new().layer(stack);
     Arc::new(StackRoute::new(stack, front.peer))

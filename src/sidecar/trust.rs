@@ -47,7 +47,9 @@ impl Trusted {
                     (_, error) => Err(error.as_deref().unwrap_or_default().into()),
                 };
                 match trusted {
-                    Ok(()) => {
+                    // No endpoint asks for a certificate.
+                    Ok(false) => {}
+                    Ok(true) => {
                         changed.store(Clock::system().unix_seconds(), Ordering::Relaxed);
                         tracing::info!(
                             server, file = %file.display(),
@@ -82,9 +84,10 @@ impl Drop for Trusted {
 }
 
 /// All or, as they are given the same, none.
-fn exchange(connectors: &[Connector], pem: &[u8]) -> Result<(), BoxError> {
+fn exchange(connectors: &[Connector], pem: &[u8]) -> Result<bool, BoxError> {
+    let mut changes = false;
     for connector in connectors {
-        connector.trust(pem)?;
+        changes |= connector.trust(pem)?;
     }
-    Ok(())
+    Ok(changes)
 }

@@ -4,6 +4,7 @@
 
 use crate::error::Cause;
 use crate::exchange::End;
+use crate::mcp::fault;
 
 /// The state that the names are of: repository, commit, file. Status there: development.
 pub const PINNED: &str = "open-telemetry/semantic-conventions-genai 0393513c908bf895e7b3ec480a2c1eb073c584af docs/gen-ai/mcp.md";
@@ -70,7 +71,7 @@ pub(super) fn server_error(end: End) -> Option<String> {
         End::Ok { .. } => None,
         End::ToolError => Some("tool_error".to_owned()),
         End::RpcError(Some(code)) | End::Failed(_, Some(code)) => {
-            (!is_the_callers(code)).then(|| code.to_string())
+            (!fault::is_the_callers(code)).then(|| code.to_string())
         }
         End::RpcError(None) => Some("rpc_error".to_owned()),
         End::Refused(status) => Some(status.as_u16().to_string()),
@@ -87,9 +88,20 @@ pub(super) fn code(end: End) -> Option<i64> {
     }
 }
 
-/// Codes that say that the caller was wrong: to the one that answers they are no errors.
-fn is_the_callers(code: i64) -> bool {
-    matches!(code, -32700 | -32600 | -32601 | -32602 | -32002)
+/// What the convention has for a value that is none of those listed.
+pub(super) const OTHER: &str = "_OTHER";
+
+/// The code as a metric may have it: series are bounded in number, and codes are the upstream's to choose.
+pub(super) fn bounded_code(code: i64) -> &'static str {
+    fault::known(code).unwrap_or(OTHER)
+}
+
+/// An `error.type` as a metric may have it: JSON-RPC codes are bounded, words and HTTP's statuses are.
+pub(super) fn bounded_error(error: &str) -> &str {
+    match error.parse() {
+        Ok(code) if !(100..1000).contains(&code) => bounded_code(code),
+        _ => error,
+    }
 }
 
 #[cfg(test)]

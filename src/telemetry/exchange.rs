@@ -343,11 +343,16 @@ impl Watch {
             .subject
             .as_ref()
             .is_some_and(|(_, subject)| known.knows(&self.server, subject, exists));
-        let method = about.known.map_or("_other", Method::as_str);
+        let method = about.known.map_or(names::OTHER, Method::as_str);
         let measured = |error: Option<&str>, code: Option<i64>| {
             let mut all = about.common(method, has_subject);
             all.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
-            all.extend(failure(error, code));
+            all.extend(error.map(|error| {
+                KeyValue::new(names::ERROR_TYPE, names::bounded_error(error).to_owned())
+            }));
+            all.extend(
+                code.map(|code| KeyValue::new(names::STATUS_CODE, names::bounded_code(code))),
+            );
             all
         };
         let error = error_of(about, end);

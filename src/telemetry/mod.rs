@@ -8,7 +8,7 @@
 //! 2. The parent is what `_meta` says, else the `traceparent` header; the other becomes a link. A malformed one counts as
 //!    none.
 //! 3. The upstream goes on under the CLIENT span: in the `traceparent` header, and in `_meta` where the message has such
-//!    an object.
+//!    an object and is of at most 64 KiB: what is written anew is a copy that no budget counts.
 //! 4. Names, attributes and errors are those of the [`convention`]. No header, argument, result, URI or text of a peer is
 //!    in a span; a session is named by a hash, as whoever knows its id can use it. Names that peers choose are cut, and in
 //!    metrics only those that were seen to exist are told apart.
@@ -117,17 +117,17 @@ impl Default for Sampling {
     }
 }
 
-impl From<Sampling> for Sampler {
-    fn from(sampling: Sampling) -> Self {
-        let root = if sampling.ratio >= 1.0 {
-            Self::AlwaysOn
-        } else if sampling.ratio <= 0.0 {
-            Self::AlwaysOff
+impl Sampling {
+    fn sampler(self) -> Sampler {
+        let root = if self.ratio >= 1.0 {
+            Sampler::AlwaysOn
+        } else if self.ratio <= 0.0 {
+            Sampler::AlwaysOff
         } else {
-            Self::TraceIdRatioBased(sampling.ratio)
+            Sampler::TraceIdRatioBased(self.ratio)
         };
-        if sampling.follows_parent {
-            Self::ParentBased(Box::new(root))
+        if self.follows_parent {
+            Sampler::ParentBased(Box::new(root))
         } else {
             root
         }
@@ -243,7 +243,7 @@ fn tracing_to(
         .build()?;
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::from(sampling))
+        .with_sampler(sampling.sampler())
         .with_resource(resource.clone())
         .build())
 }

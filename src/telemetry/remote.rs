@@ -44,8 +44,15 @@ pub(super) fn of_meta(call: &Call) -> Option<SpanContext> {
     read(found.traceparent.as_deref(), found.tracestate.as_deref())
 }
 
+/// The largest body that is written anew: the copy is outside of the budget that its original was charged to.
+const MOST_COPIED: usize = 64 * 1024;
+
 /// Lets the upstream go on under `context`. Returns the call as it is then, if its body had to change.
 pub(super) fn write(context: &SpanContext, call: &Call, headers: &mut HeaderMap) -> Option<Call> {
+    // After the exporter's end there is none, and what the caller sent says more than that.
+    if !context.is_valid() {
+        return None;
+    }
     let traceparent = format!(
         "00-{}-{}-{:02x}",
         context.trace_id(),
@@ -60,6 +67,9 @@ pub(super) fn write(context: &SpanContext, call: &Call, headers: &mut HeaderMap)
     match state.as_deref().map(HeaderValue::from_str) {
         Some(Ok(value)) => drop(headers.insert(TRACESTATE, value)),
         _ => drop(headers.remove(TRACESTATE)),
+    }
+    if call.body().len() > MOST_COPIED {
+        return None;
     }
     let message = call.message()?;
     let body = context::write(call.body(), message, &traceparent, state.as_deref())?;

@@ -32,7 +32,7 @@ impl Rig {
         );
         let traces = SdkTracerProvider::builder()
             .with_simple_exporter(spans.clone())
-            .with_sampler(Sampler::from(sampling))
+            .with_sampler(sampling.sampler())
             .build();
         let meter = SdkMeterProvider::builder()
             .with_reader(PeriodicReader::builder(metrics.clone()).build())

@@ -177,7 +177,7 @@ where
             let Poll::Ready(step) = this.source.as_mut().poll_step(cx, wants_answer) else {
                 if stream.is_over() {
                     this.source.set(Source::Done);
-                    if stream.is_answered() {
+                    if !stream.lacks_answer() {
                         return Poll::Ready(None);
                     }
                     stream.next = Some(stream.break_off(&shutting_down(Phase::Sent)));
@@ -190,7 +190,10 @@ where
             match step {
                 Step::Again => {}
                 Step::Pass(bytes) => {
-                    stream.saw(&bytes);
+                    // What comes of a message is known not to be the whole of it.
+                    if !matches!(&*this.source, Source::Message { .. }) {
+                        stream.saw(&bytes);
+                    }
                     stream.next = Some(bytes).filter(|bytes| !bytes.is_empty());
                 }
                 Step::Last(bytes) => {
@@ -213,7 +216,7 @@ where
                     if stream.is_answered() {
                         return Poll::Ready(None);
                     }
-                    if !wants_answer {
+                    if !wants_answer || stream.may_have_answer() {
                         return Poll::Ready(Some(Err(error)));
                     }
                     stream.next = Some(stream.break_off(&Failure::from_error(error)));

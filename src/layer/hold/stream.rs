@@ -75,6 +75,12 @@ impl Stream {
         awaited.is_some_and(Awaited::would_be_missing)
     }
 
+    /// Whether the answer may have come, or comes elsewhere: to say anything could be to answer twice.
+    pub(super) fn may_have_answer(&self) -> bool {
+        let awaited = self.awaited.as_ref();
+        awaited.is_some_and(|it| !it.has_come() && !it.would_be_missing())
+    }
+
     /// Its last word is said: nothing is awaited any more.
     pub(super) fn finish(&mut self) {
         self.awaited = None;

@@ -329,6 +329,37 @@ async fn rule_5_nothing_is_added_where_its_caller_goes_on_by_itself() {
     assert_eq!(stream(Era::Modern, LISTEN, event, false).await, event);
 }
 
+/// An event that is too large to be looked at may be the response, and a legacy id lets its caller resume.
+#[tokio::test(start_paused = true)]
+async fn rule_5_and_9_nothing_is_said_where_the_response_may_have_come() {
+    let large = format!(
+        "data: {{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":\"{}\"}}\n\n",
+        "x".repeat(1 << 20)
+    );
+    for (era, content) in [
+        (Era::Legacy, "id: 1\ndata: \n\n"),
+        (Era::Legacy, large.as_str()),
+        (Era::Modern, large.as_str()),
+    ] {
+        for ends in [false, true] {
+            let (mut exchange, signal) = begin_until(accepting(post(era, CALL)));
+            let (feeder, response) = upstream(200, "text/event-stream");
+            exchange.send().await.send_response(response);
+            let mut body = exchange.answer.await.unwrap().into_body();
+            feeder.send(content);
+            assert_eq!(next(&mut body).await, content);
+            if ends {
+                signal.send_replace(true);
+                assert!(body.frame().await.is_none());
+            } else {
+                feeder.fail("reset");
+                let error = body.frame().await.unwrap().unwrap_err();
+                assert_eq!(error.to_string(), "reset");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rule_5_a_late_long_answer_that_breaks_ends_with_an_error_event() {
     let (body, send) = committed(call()).await;

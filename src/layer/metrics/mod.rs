@@ -11,16 +11,15 @@
 //!    with (an answer that is not looked at shows nothing), at most [`MAX_TOOLS`] a server, else `_other`. Never an id, a URL, a caller.
 //! 5. Handles are looked up once and held: a call on a known path takes no lock but that of its tool's name.
 //! 6. The access line is an event at debug on the target `outrigger::access`; switched off it costs nothing.
-//!
-//! It needs no `Call`: without what `inspect` would write into the `Facts`, method, tool and era are unknown, and every
-//! request but a GET is load.
-//!
 //! 7. Attempts are timed by a layer of their own ([`TimeAttemptsLayer`]), next to the endpoint.
 //! 8. What each family is called, labelled and good for is said once ([`Declared`]).
 //! 9. OpenTelemetry's own families ([`semconv`]) are counted too where [`Families::with_semconv`] asks for it, and cost
 //!    nothing elsewhere.
+//! 10. Somebody who records exchanges ([`Recorder`]) is told of each at its begin and its end. Without one that is one
+//!     branch.
 //!
-//! 8. Somebody who records exchanges ([`Recorder`]) is told of each at its begin and its end. Without one that is one branch.
+//! It needs no `Call`: without what `inspect` would write into the `Facts`, method, tool and era are unknown, and every
+//! request but a GET is load.
 //!
 //! It deliberately leaves out: spans (`trace`), and what is known only at the time of a scrape (connections, sessions).
 

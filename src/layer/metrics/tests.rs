@@ -447,7 +447,7 @@ impl crate::exchange::Exchange for Told {
 }
 
 #[tokio::test]
-async fn rule_8_who_records_it_is_told_of_begin_and_end() {
+async fn rule_10_who_records_it_is_told_of_begin_and_end() {
     let counted = Counted::new();
     let told = Arc::new(Told::default());
     let layer =

@@ -13,6 +13,7 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::facts::{Caller, Pin};
 use crate::layer::limit::{self, LimitLayer};
+use crate::mcp::headers::LAST_EVENT_ID;
 use crate::mcp::revision::Revision;
 use crate::session::script::{Guard, Log, Script, answer, delete, get, post};
 use crate::session::{

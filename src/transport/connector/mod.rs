@@ -176,21 +176,22 @@ impl Connector {
 
     /// Trusts the authorities in `pem` from now on, instead of those of before: the content of a CA file that has changed.
     ///
-    /// Without TLS, or where any certificate is taken, nothing changes.
+    /// Says whether that changes anything: without TLS, or where any certificate is taken, nothing does.
     ///
     /// # Errors
     ///
     /// If one of its certificates cannot be used, or if there is none; those of before stay trusted then.
-    pub fn trust(&self, pem: &[u8]) -> Result<(), TlsError> {
+    pub fn trust(&self, pem: &[u8]) -> Result<bool, TlsError> {
         let shared = &self.shared;
         let Some(tls) = &shared.tls else {
-            return Ok(());
+            return Ok(false);
         };
-        if tls.trust(pem, shared.params.tls.ca_file.as_deref())? {
+        let changes = tls.trust(pem, shared.params.tls.ca_file.as_deref())?;
+        if changes {
             shared.trust.fetch_add(1, Ordering::AcqRel);
             shared.forget_idle();
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Where it leads.

@@ -273,7 +273,9 @@ impl State {
     fn keep(&mut self, connection: Connection, shared: &Arc<Shared>) {
         let params = &shared.params;
         let has_room = params.max_idle > 0 && self.calls + self.idle.len() < params.max;
-        if !has_room || connection.sender.is_closed() {
+        // Under the lock, so that what is kept before a change of trust is forgotten by it.
+        let is_trusted = connection.trust == shared.trust();
+        if !has_room || !is_trusted || connection.sender.is_closed() {
             return;
         }
         self.idle.push(Idle {

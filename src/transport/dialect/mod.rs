@@ -279,18 +279,19 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         let mut guard = this.guard.take();
-        let result = result.map_err(Into::into);
+        let result = result.map_err(Into::into).and_then(|response| {
+            if is_encoded(response.headers()) {
+                let failure = Failure::new(Cause::BadResponse, Phase::Sent)
+                    .at(this.endpoint.origin().clone())
+                    .with_source("the answer has a content encoding that was not asked for");
+                return Err(failure.into());
+            }
+            Ok(response)
+        });
         if let Some(watched) = this.watched.take() {
             watched.end(result.as_ref().map(Response::status));
         }
         Poll::Ready(match result {
-            Ok(response) if is_encoded(response.headers()) => {
-                disarm(&mut guard);
-                let failure = Failure::new(Cause::BadResponse, Phase::Sent)
-                    .at(this.endpoint.origin().clone())
-                    .with_source("the answer has a content encoding that was not asked for");
-                Err(failure.into())
-            }
             Ok(response) => {
                 if !response.status().is_success() {
                     disarm(&mut guard);
@@ -298,7 +299,7 @@ where
                 Ok(response.map(|body| ResponseBody::new(body, guard)))
             }
             Err(error) => {
-                // The connection is gone, or there never was one: nothing is left to cancel.
+                // Nothing is left to cancel: the connection is gone, there never was one, or its answer was dropped.
                 disarm(&mut guard);
                 Err(error)
             }
