@@ -38,7 +38,7 @@ impl Trusted {
         let mut changes = hints.receiver();
         let (following, file, server) = (connectors.clone(), file.to_owned(), server.to_owned());
         let changed_at = Arc::new(AtomicU64::new(Clock::system().unix_seconds()));
-        let changed = changed_at.clone();
+        let since = changed_at.clone();
         let following = tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 let state = changes.borrow_and_update().clone();
@@ -50,7 +50,7 @@ impl Trusted {
                     // No endpoint asks for a certificate.
                     Ok(false) => {}
                     Ok(true) => {
-                        changed.store(Clock::system().unix_seconds(), Ordering::Relaxed);
+                        since.store(Clock::system().unix_seconds(), Ordering::Relaxed);
                         tracing::info!(
                             server, file = %file.display(),
                             "the CA file has changed: new connections trust what it says now"

@@ -119,6 +119,13 @@ where
         }
     }
 
+    /// Lets the stream look for the response. What comes of a message is known not to be the whole of it.
+    fn show(&self, bytes: &Bytes, stream: &mut Stream) {
+        if !matches!(self, Self::Message { .. }) {
+            stream.saw(bytes);
+        }
+    }
+
     /// Goes on with an answer that came late.
     fn arrive(mut self: Pin<&mut Self>, response: Response<B>, wants_answer: bool) -> Step {
         let is_stream =
@@ -190,10 +197,7 @@ where
             match step {
                 Step::Again => {}
                 Step::Pass(bytes) => {
-                    // What comes of a message is known not to be the whole of it.
-                    if !matches!(&*this.source, Source::Message { .. }) {
-                        stream.saw(&bytes);
-                    }
+                    this.source.show(&bytes, stream);
                     stream.next = Some(bytes).filter(|bytes| !bytes.is_empty());
                 }
                 Step::Last(bytes) => {

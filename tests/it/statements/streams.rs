@@ -10,12 +10,15 @@ use crate::support::client::Answer;
 use crate::support::mcp::{LEGACY, in_session, initialize, modern, modern_body};
 use crate::support::{Reply, Request, Running, Seen, Upstream, eventually, sidecar, soon};
 
+/// Streams that are open, by what opened them.
+type Open = Vec<(String, UnboundedSender<Vec<u8>>)>;
+
 /// A server with one session, whose streams are a test's to feed, by name: `get`, `get after ID`, `call`.
 struct Server {
     upstream: Upstream,
     sidecar: Running,
     session: String,
-    streams: Arc<Mutex<Vec<(String, UnboundedSender<Vec<u8>>)>>>,
+    streams: Arc<Mutex<Open>>,
 }
 
 impl Server {
@@ -38,7 +41,7 @@ impl Server {
         }
     }
 
-    fn reply(seen: &Seen, open: &Mutex<Vec<(String, UnboundedSender<Vec<u8>>)>>) -> Reply {
+    fn reply(seen: &Seen, open: &Mutex<Open>) -> Reply {
         if seen.method() == "initialize" {
             let says = format!(r#"{{"protocolVersion":"{LEGACY}","capabilities":{{}}}}"#);
             return Reply::json(result(seen, &says)).header("mcp-session-id", "upstream-1");
