@@ -65,7 +65,7 @@ use crate::sidecar::server::{Common, Retired, ServerState};
 use crate::transport::listener::Drain;
 
 pub use crate::sidecar::bound::Bound;
-pub(crate) use crate::sidecar::gauges::declared;
+pub use crate::sidecar::gauges::declared;
 
 /// How many bytes all requests of the process may hold.
 const REQUEST_BYTES: usize = 256 * 1024 * 1024;
