@@ -75,7 +75,8 @@ be in the pod's template.
 {{- $values := .values -}}
 {{- $log := pick (dig "log" dict $values.observability) "format" -}}
 {{- $metrics := dig "metrics" dict $values.observability -}}
-{{- list (include "outrigger-pod.bind" .) $values.ports $values.bindAddress $values.sessions $values.shutdown $log $metrics | toJson | sha256sum -}}
+{{- $tracing := dig "tracing" dict $values.observability -}}
+{{- list (include "outrigger-pod.bind" .) $values.ports $values.bindAddress $values.sessions $values.shutdown $log $metrics $tracing | toJson | sha256sum -}}
 {{- end -}}
 
 {{- define "outrigger-pod.sessionKeySecret" -}}
