@@ -107,6 +107,10 @@ be in the pod's template.
 {{- if and (eq .mode "gateway") $isOwn (not $isClosed) -}}
 {{- fail (printf "\n\nEverybody who reaches the Service could use the credential of the server %q. Say who may call:\n  apiKeys.existingSecret and apiKeys.agents (a Secret with a key for each agent), or listener.inboundAuth,\n  or listener.allowUnauthenticated: true, where everybody in the cluster may use that credential." (first $isOwn)) -}}
 {{- end -}}
+{{- $ports := list (int $values.ports.mcp) (int $values.ports.admin) (int $values.ports.control) -}}
+{{- if lt (len (uniq $ports)) 3 -}}
+{{- fail (printf "\n\nports: mcp, admin and control are three ports, not %v" $ports) -}}
+{{- end -}}
 {{- $volumes := list "serviceaccount" "session-key" "api-keys" -}}
 {{- range $values.secrets -}}
 {{- if has .name $volumes -}}{{- fail (printf "\n\nsecrets: the name %q is taken" .name) -}}{{- end -}}
@@ -240,12 +244,8 @@ as root, and no other container mounts them.
 - name: outrigger-api-keys
   secret:
     secretName: {{ .existingSecret | required "\n\napiKeys.existingSecret: the Secret that holds the keys of apiKeys.agents" }}
+    # All keys of the Secret, so that another agent does not change the pod.
     defaultMode: 0444
-    items:
-      {{- range .agents }}
-      - key: {{ . }}
-        path: {{ . }}
-      {{- end }}
 {{- end }}
 {{- end }}
 {{- with $values.caBundle }}

@@ -14,6 +14,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
+{{- /* Of the pod of `helm test`. */ -}}
+{{- define "outrigger.testLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
+{{- /* The server that `helm test` calls, as JSON. */ -}}
+{{- define "outrigger.testServer" -}}
+{{- $server := first .Values.servers -}}
+{{- range .Values.servers }}{{ if eq .name $.Values.test.server }}{{ $server = . }}{{ end }}{{ end -}}
+{{- if and .Values.test.server (ne .Values.test.server $server.name) -}}
+{{- fail (printf "\n\ntest.server: no server is named %q" .Values.test.server) -}}
+{{- end -}}
+{{- $server | toJson -}}
+{{- end -}}
+
 {{- define "outrigger.labels" -}}
 {{ include "outrigger.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
