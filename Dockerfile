@@ -31,9 +31,11 @@ COPY scripts/rootfs scripts/
 RUN scripts/rootfs tools "$TARGETARCH"
 COPY . .
 ARG PROFILE=pgo
+# The commit, for outrigger_build_info; last, since another one builds anew.
+ARG REVISION=
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/target \
-    CARGO_TARGET_DIR=/target scripts/rootfs build "$TARGETARCH" "$PROFILE" /rootfs
+    OUTRIGGER_REVISION="$REVISION" CARGO_TARGET_DIR=/target scripts/rootfs build "$TARGETARCH" "$PROFILE" /rootfs
 
 FROM scratch
 ARG VERSION=0.1.0
