@@ -92,13 +92,6 @@ class Cluster(Processes):
         archive = os.environ.get("OUTRIGGER_IMAGE") or self._script(ROOT / "scripts" / "image").splitlines()[-1]
         self.load(Path(archive))
         self.pack(PEER_IMAGE, "peer")
-        # The examples are applied as they are, so that their names must be there too.
-        images = {
-            f"{SIDECAR_IMAGE}:{VERSION}": f"docker.io/library/outrigger:{VERSION}",
-            PEER_IMAGE: "docker.io/example/agent:1",
-        }
-        for image, name in images.items():
-            self._run([self.state / "ctr", "images", "tag", "--force", image, name])
 
     def pack(self, image: str, program: str) -> None:
         archive = self.output / f"{program}.tar"
@@ -138,7 +131,7 @@ class Cluster(Processes):
         except subprocess.TimeoutExpired:
             raise Trouble(f"{' '.join(words)[:200]} did not end within {limit:.0f} s") from None
         if result.returncode != 0:
-            raise Trouble(f"{' '.join(words)[:200]} ended with {result.returncode}: {result.stderr.strip()[-800:]}")
+            raise Trouble(f"{' '.join(words)[:200]} ended with {result.returncode}: {(result.stderr or result.stdout).strip()[-800:]}")
         return result.stdout
 
     def _script(self, *command: object) -> str:
@@ -162,6 +155,16 @@ class Cluster(Processes):
         return self._run(
             [self.bin / "helm", f"--kubeconfig={self.state / 'kubeconfig'}", *arguments], None, limit, homes
         )
+
+    def shell(self, commands: str, folder: Path, environment: dict[str, str]) -> str:
+        """What commands say that somebody types into one shell, each of which has to succeed."""
+        homes = {f"HELM_{name}_HOME": str(folder / ".helm" / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+        tools = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "KUBECONFIG": str(self.state / "kubeconfig"),
+        }
+        script = f"cd '{folder}'\nexec 2>&1\n{commands}"
+        return self._run(["bash", "-euo", "pipefail", "-c", script], None, 480, homes | tools | environment)
 
     def helm_install(
         self, release: str, chart: str, namespace: str, values: dict, *arguments: object, action: str = "install"

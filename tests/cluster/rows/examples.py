@@ -5,7 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cluster import Cluster, Upstream, tally
+from cluster import PEER_IMAGE, SIDECAR_IMAGE, VERSION, Cluster, Upstream, tally
 from harness import ROOT, Trouble
 from report import Report, until
 
@@ -49,6 +49,9 @@ def documents(cluster: Cluster, example: Path, upstream: Upstream) -> list[dict]
     """As kubectl reads them. The servers are moved into the cluster; an agent of a Job is told to end."""
     text = re.sub(r"https://[a-z0-9.-]*example\.com[^\s\"',}]*", upstream.url, example.read_text())
     text = text.replace("allowPlaintext: false", "allowPlaintext: true")
+    # Under the names that the node has them by.
+    text = re.sub(r"image: outrigger:\S+", f"image: {SIDECAR_IMAGE}:{VERSION}", text)
+    text = re.sub(r"image: example/agent:\S+", f"image: {PEER_IMAGE}", text)
     listed = cluster.kubectl("create", "--dry-run=client", "--validate=strict", "-o", "json", "-f", "-", given=text)
     objects, decoder = [], json.JSONDecoder()
     while listed := listed.strip():
@@ -58,7 +61,7 @@ def documents(cluster: Cluster, example: Path, upstream: Upstream) -> list[dict]
     for document in objects:
         document["metadata"].pop("namespace", None)
         for container in (template(document) or {}).get("containers", []):
-            if container["image"].startswith("example/agent"):
+            if container["image"] == PEER_IMAGE:
                 container["args"] = ["agent", "--patient"]
                 if document["kind"] in ("Job", "CronJob"):
                     container["args"] += ["--calls", CALLS]

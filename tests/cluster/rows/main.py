@@ -56,6 +56,7 @@ ROWS = [
     Row("6", "prometheus", "a real Prometheus finds and scrapes the sidecar; alerts fire and clear", 2),
     Row("7", "upgrade", "install, upgrade, rollback and uninstall with Helm; two minutes without the API server", 4),
     Row("8", "resources", "memory and CPU at rest, from start to ready", 3),
+    Row("docs", "docs", "the commands of docs/kubernetes.md, in order; the manifests that are there to apply", 2),
     Row("examples", "examples", "each of manifests/examples runs under the Pod Security Standard restricted", 2),
 ]
 
