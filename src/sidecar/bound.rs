@@ -111,11 +111,16 @@ impl Bound {
         let drain = self.shared.drain.clone();
         let shared = self.shared;
         let mut serving = JoinSet::new();
+        let limits = Limits {
+            // 6 s of a gateway's minute: its agents keep connections. 500 ms of a sidecar's 5 s, whose agent has gone.
+            farewell: self.grace / 10,
+            ..Limits::default()
+        };
         for listener in self.listeners {
             serving.spawn(serve(
                 listener.socket,
                 listener.router,
-                Limits::default(),
+                limits.clone(),
                 drain.clone(),
             ));
         }

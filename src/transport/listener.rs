@@ -8,7 +8,8 @@
 //!    [`Limits::head`], or that is idle between requests for [`Limits::idle`], is closed. One sweep a second does it for
 //!    all connections, so that a request sets no timer; spans are good to a second.
 //! 3. A head is at most [`Limits::head_bytes`] and 100 headers (431 above, by hyper).
-//! 4. [`Drain::begin`]: no new connections; idle ones are closed; busy ones end with their answer (`Connection: close`).
+//! 4. [`Drain::begin`]: no new connections; busy ones end with their answer (`Connection: close`). Idle ones are closed
+//!    after [`Limits::farewell`]: a caller who is just sending, or does within it, is answered and told.
 //!    [`Drain::finish`]: what is left is polled once more, so that it can say its last, and cut after
 //!    [`Limits::last_words`].
 //! 5. A caller that hangs up is noticed while its call runs, and the call's future is dropped.
@@ -24,6 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -49,6 +52,9 @@ pub struct Limits {
     pub write: Duration,
     /// The most bytes that a request's head may have. Default 64 KiB.
     pub head_bytes: usize,
+    /// How long a drain leaves an idle connection open: closed at once, it would be closed before some caller's eyes, who
+    /// cannot know whether the request that was on its way has been executed. Default 0.
+    pub farewell: Duration,
     /// How long the last of a drain's connections may take for what their answers still say. Default 300 ms.
     pub last_words: Duration,
 }
@@ -62,6 +68,7 @@ impl Default for Limits {
             idle: Duration::from_mins(5),
             write: Duration::from_mins(1),
             head_bytes: 64 * 1024,
+            farewell: Duration::ZERO,
             last_words: Duration::from_millis(300),
         }
     }
@@ -153,6 +160,8 @@ struct Connections {
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
     tick: AtomicU32,
+    /// Whether a drain has begun, so that the next answer of a connection is its last.
+    leaving: AtomicBool,
     limits: Limits,
 }
 
@@ -162,6 +171,7 @@ impl Connections {
             open: Mutex::default(),
             next: AtomicU64::new(0),
             tick: AtomicU32::new(0),
+            leaving: AtomicBool::new(false),
             limits,
         }
     }
@@ -204,6 +214,16 @@ impl Connections {
             };
             if u64::from(now.wrapping_sub(since)) > allowed.as_secs() {
                 connection.cut();
+            }
+        }
+    }
+
+    /// Lets those that answer end with their answer, and the others with their next one.
+    fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        for connection in self.lock().values() {
+            if connection.doing.load(Ordering::Relaxed) == BUSY {
+                connection.stop();
             }
         }
     }
@@ -267,6 +287,10 @@ impl State {
         let now = self.connections.tick.load(Ordering::Relaxed);
         self.connection.since.store(now, Ordering::Relaxed);
         self.connection.doing.store(doing, Ordering::Relaxed);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.connections.leaving.load(Ordering::Relaxed)
     }
 
     fn saw_bytes(&self) {
@@ -340,12 +364,18 @@ pub async fn serve<A: Answer>(socket: TcpListener, answer: Arc<A>, limits: Limit
         }
     }
     drop(socket);
-    connections.stop_all();
+    connections.leave();
     // All permits are back when the last connection has ended.
     let ended = || permits.acquire_many(most);
+    let farewell = async {
+        tokio::time::sleep(connections.limits.farewell).await;
+        connections.stop_all();
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         biased;
         _ = ended() => {}
+        () = farewell => {}
         () = drain.finished() => {
             // Wakes them all, which polls their answers.
             connections.stop_all();
@@ -439,8 +469,12 @@ impl Future for Answering {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        this.inner.as_mut().poll(cx).map_ok(|response| {
+        this.inner.as_mut().poll(cx).map_ok(|mut response| {
             let state = this.state.take();
+            if state.as_ref().is_some_and(State::is_leaving) {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             response.map(|body| Counted {
                 body,
                 _ended: Ended(state),
@@ -716,6 +750,40 @@ mod tests {
             said.contains("connection: close") && said.ends_with("hello"),
             "{said}"
         );
+    }
+
+    #[tokio::test]
+    async fn rule_4_who_still_sends_in_a_drain_is_answered_and_told() {
+        let limits = Limits {
+            farewell: Duration::from_hours(1),
+            ..Limits::default()
+        };
+        let (address, drain, task) = start(limits).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(get(&mut idle, "/").await.ends_with("hello"));
+        drain.begin();
+        assert!(eventually_refused(address).await);
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut said = String::new();
+        idle.read_to_string(&mut said).await.unwrap();
+        assert!(
+            said.contains("connection: close") && said.ends_with("hello"),
+            "{said}"
+        );
+        task.await.unwrap();
+    }
+
+    /// Whether connections are refused before long.
+    async fn eventually_refused(address: SocketAddr) -> bool {
+        for _ in 0..1000 {
+            if TcpStream::connect(address).await.is_err() {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        false
     }
 
     #[tokio::test]

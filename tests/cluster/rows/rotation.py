@@ -106,7 +106,8 @@ def configuration(cluster: Cluster, report: Report, space: str) -> None:
     told = [line for line in log.splitlines() if "nonsense" in line]
     report.check("the log says what is wrong with it", told, told[-1][:120] if told else log[-300:])
     status = fetch(f"http://{pod['status']['podIP']}:{ADMIN_PORT}/status")
-    report.check("and so does the status", "nonsense" in status)
+    # The page asks nobody who he is, so it has no word of the file, but what kind of mistake is where.
+    report.check("and the status says of what kind, and where", "unknown-key" in status and "nonsense" not in status)
     none_lost(report, pod, "by the bad configuration")
     report.check("the old one goes on", "third" not in upstream.status()["generations"])
 

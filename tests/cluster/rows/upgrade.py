@@ -70,7 +70,10 @@ def releases(cluster: Cluster, report: Report, space: str) -> None:
 def outage(cluster: Cluster, report: Report, space: str) -> None:
     upstream = cluster.upstream(space, "steady")
     pod = cluster.agent(space, "agent", upstream.url, args=["agent"])
-    victim = cluster.agent(space, "victim", upstream.url, args=["agent", "--patient"])
+    # With a key, so that the session outlives the process that opened it.
+    cluster.secret(space, "victim-key", {"session-key": "5e" * 32})
+    kept = {"sessionKey": {"existingSecret": "victim-key"}}
+    victim = cluster.agent(space, "victim", upstream.url, args=["agent", "--patient"], sidecar=kept)
     for each in (pod, victim):
         until("the agents call", lambda each=each: tally(each)["calls"], 30)
     before = tally(pod)["calls"]
