@@ -8,8 +8,9 @@
 //!    [`Limits::head`], or that is idle between requests for [`Limits::idle`], is closed. One sweep a second does it for
 //!    all connections, so that a request sets no timer; spans are good to a second.
 //! 3. A head is at most [`Limits::head_bytes`] and 100 headers (431 above, by hyper).
-//! 4. [`Drain::begin`]: no new connections; busy ones end with their answer (`Connection: close`). Idle ones are closed
-//!    after [`Limits::farewell`]: a caller who is just sending, or does within it, is answered and told.
+//! 4. [`Drain::begin`]: no new connections; what is answered from then on is told that it is the last answer
+//!    (`Connection: close`). Connections that are idle for [`Limits::farewell`] are closed: a caller who is just sending,
+//!    as one is whose answer had begun before and has now ended, is answered.
 //!    [`Drain::finish`]: what is left is polled once more, so that it can say its last, and cut after
 //!    [`Limits::last_words`].
 //! 5. A caller that hangs up is noticed while its call runs, and the call's future is dropped.
@@ -134,6 +135,9 @@ impl Drain {
     }
 }
 
+/// How often a drain looks at a connection within [`Limits::farewell`].
+const LOOKS: u32 = 4;
+
 /// What a connection is at.
 const FIRST_BYTE: u8 = 0;
 const HEAD: u8 = 1;
@@ -218,14 +222,30 @@ impl Connections {
         }
     }
 
-    /// Lets those that answer end with their answer, and the others with their next one.
-    fn leave(&self) {
+    /// Ends each connection with its next answer, or once nothing has been asked on it for a while. Never returns.
+    async fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
-        for connection in self.lock().values() {
-            if connection.doing.load(Ordering::Relaxed) == BUSY {
-                connection.stop();
+        let farewell = self.limits.farewell;
+        if !farewell.is_zero() {
+            let mut quiet: HashMap<u64, u8> = HashMap::new();
+            loop {
+                tokio::time::sleep(farewell / LOOKS).await;
+                let open = self.lock();
+                quiet.retain(|key, _| open.contains_key(key));
+                for (key, connection) in open.iter() {
+                    let looks = quiet.entry(*key).or_default();
+                    *looks = match connection.doing.load(Ordering::Relaxed) {
+                        BUSY | HEAD => 0,
+                        _ => looks.saturating_add(1),
+                    };
+                    if u32::from(*looks) >= LOOKS {
+                        connection.stop();
+                    }
+                }
             }
         }
+        self.stop_all();
+        std::future::pending().await
     }
 
     fn stop_all(&self) {
@@ -364,18 +384,12 @@ pub async fn serve<A: Answer>(socket: TcpListener, answer: Arc<A>, limits: Limit
         }
     }
     drop(socket);
-    connections.leave();
     // All permits are back when the last connection has ended.
     let ended = || permits.acquire_many(most);
-    let farewell = async {
-        tokio::time::sleep(connections.limits.farewell).await;
-        connections.stop_all();
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         biased;
         _ = ended() => {}
-        () = farewell => {}
+        () = connections.leave() => {}
         () = drain.finished() => {
             // Wakes them all, which polls their answers.
             connections.stop_all();
@@ -772,6 +786,20 @@ mod tests {
             said.contains("connection: close") && said.ends_with("hello"),
             "{said}"
         );
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn rule_4_an_idle_connection_is_closed_after_the_farewell() {
+        let limits = Limits {
+            farewell: Duration::from_millis(40),
+            ..Limits::default()
+        };
+        let (address, drain, task) = start(limits).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(get(&mut idle, "/").await.ends_with("hello"));
+        drain.begin();
+        assert!(is_closed(&mut idle).await);
         task.await.unwrap();
     }
 

@@ -25,7 +25,7 @@ def run(cluster: Cluster, report: Report) -> None:
 def play(cluster: Cluster, report: Report, example: Path) -> None:
     space = cluster.namespace(f"example-{example.stem}")
     upstream = cluster.upstream(space)
-    objects = documents(cluster, example, upstream)
+    objects = documents(cluster, space, example, upstream)
     for document in objects:
         cluster.kubectl("-n", space, "apply", "-f", "-", given=json.dumps(document))
     workloads = [document for document in objects if template(document)]
@@ -45,9 +45,15 @@ def play(cluster: Cluster, report: Report, example: Path) -> None:
         report.check(f"{example.name} {what}", False, f"{trouble}; {cluster.explain(space)}")
 
 
-def documents(cluster: Cluster, example: Path, upstream: Upstream) -> list[dict]:
+def documents(cluster: Cluster, space: str, example: Path, upstream: Upstream) -> list[dict]:
     """As kubectl reads them. The servers are moved into the cluster; an agent of a Job is told to end."""
-    text = re.sub(r"https://[a-z0-9.-]*example\.com[^\s\"',}]*", upstream.url, example.read_text())
+    text = example.read_text()
+    # Each URL a name of its own: two endpoints with one URL would be refused.
+    for place, url in enumerate(sorted(set(re.findall(r"https://[a-z0-9.-]*example\.com[^\s\"',}]*", text)))):
+        ports = [{"name": "mcp", "port": 8080}]
+        service = {"selector": {"app": "mcp"}, "ports": ports}
+        cluster.api.apply({"kind": "Service", "metadata": {"name": f"mcp-{place}"}, "spec": service}, space)
+        text = re.sub(re.escape(url) + r"(?![^\s\"',}])", upstream.url.replace("//mcp.", f"//mcp-{place}."), text)
     text = text.replace("allowPlaintext: false", "allowPlaintext: true")
     # Under the names that the node has them by.
     text = re.sub(r"image: outrigger:\S+", f"image: {SIDECAR_IMAGE}:{VERSION}", text)
