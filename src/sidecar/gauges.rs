@@ -251,7 +251,6 @@ impl Gauges {
 }
 
 /// Each metric that `/metrics` may show, in the order of the reference (`docs/metrics.md`).
-#[must_use]
 pub fn declared() -> impl Iterator<Item = &'static Declared> {
     [
         metrics::DECLARED,

@@ -245,7 +245,7 @@ impl Connections {
             }
         }
         self.stop_all();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn stop_all(&self) {

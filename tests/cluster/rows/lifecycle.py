@@ -174,7 +174,8 @@ def upstream_down(cluster: Cluster, report: Report, space: str, _upstream: Upstr
     pod = report.within("a pod whose upstream is down starts", 60, lambda: ready_pod(cluster, space, "down"))
     if not pod:
         return
-    report.check("its agent runs, and has no connection", tally(pod)["connected"] == 0)
+    told = until("the agent runs", lambda: tally(pod), 30)
+    report.check("its agent runs, and has no connection", told["connected"] == 0)
     cluster.upstream(space, "absent")
     report.within("it has one when the upstream comes", 60, lambda: tally(pod)["calls"])
 
@@ -188,6 +189,7 @@ def restarted(cluster: Cluster, report: Report, space: str, upstream: Upstream) 
     """A session of the agent outlives its sidecar, told to end and killed, if the key is in a Secret."""
     sidecar = {"sessionKey": {"existingSecret": "session-key"}}
     pod = cluster.agent(space, "restarted", upstream.url, args=AGENT, sidecar=sidecar)
+    until("the agent calls", lambda: tally(pod)["calls"], 30)
     lose_sidecar(cluster, report, upstream, pod, signal.SIGTERM, "restarted in place")
     lose_sidecar(cluster, report, upstream, pod, signal.SIGKILL, "killed")
     same = tally(pod)["connected"] == 1 and cluster.restarts(pod, "agent") == 0
