@@ -45,6 +45,8 @@ class Cluster(Processes):
         self.output = output
         self.bin = CACHE / "cluster" / "bin"
         self.charts = output / "charts"
+        # What tells the names of a second try from those of the first.
+        self.suffix = ""
         self._names = threading.Lock()
         self._count = 0
         self._scripts: set[subprocess.Popen] = set()
@@ -198,6 +200,7 @@ class Cluster(Processes):
 
     def namespace(self, name: str) -> str:
         """A namespace where only pods of the Pod Security Standard `restricted` may run."""
+        name += self.suffix
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.api.apply({"kind": "Namespace", "metadata": {"name": name, "labels": labels}}, None)
         until("the default ServiceAccount", lambda: self.api.get("ServiceAccount", name, "default"), 30)

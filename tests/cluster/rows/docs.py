@@ -15,7 +15,7 @@ SEEN = {
     "the gateway, and helm test through its Service": r"(?i)test suite:\s+outrigger[\s\S]*phase:\s+succeeded",
     "a rollout of the gateway": r'deployment "outrigger" successfully rolled out',
     "an upgrade and a rollback": r"Rollback was a success",
-    "its end": r'namespace "docs" deleted',
+    "its end": r'namespace "docs\S*" deleted',
 }
 
 
@@ -23,7 +23,7 @@ def run(cluster: Cluster, report: Report) -> None:
     upstream = cluster.upstream(cluster.namespace("docs-upstream"))
     upstream.accept(TOKEN)
     # A copy: Helm writes the charts that a chart depends on into its folder.
-    folder = cluster.output / "docs"
+    folder = cluster.output / f"docs{cluster.suffix}"
     for name in ("charts", "manifests"):
         shutil.copytree(ROOT / name, folder / name)
     blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -31,7 +31,7 @@ def run(cluster: Cluster, report: Report) -> None:
         "\n".join(blocks),
         folder,
         {
-            "NAMESPACE": "docs",
+            "NAMESPACE": folder.name,
             "OUTRIGGER_IMAGE": SIDECAR_IMAGE,
             "MCP_URL": upstream.url,
             "MCP_TOKEN": TOKEN,
