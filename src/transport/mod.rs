@@ -11,6 +11,8 @@ pub mod connector;
 #[cfg(feature = "client")]
 pub mod dialect;
 #[cfg(feature = "server")]
+mod drain;
+#[cfg(feature = "server")]
 pub mod listener;
 
 #[cfg(feature = "client")]
