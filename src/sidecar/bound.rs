@@ -18,6 +18,9 @@ use crate::sidecar::server::{Retired, ServerState};
 use crate::sidecar::{Handle, Shared};
 use crate::transport::listener::{Drain, Limits, serve};
 
+/// The longest that a drain leaves an idle connection open: whoever has sent nothing in it may connect anew.
+const FAREWELL: Duration = Duration::from_secs(6);
+
 /// How long upstreams may take to hear what was cancelled at the end of a drain, and which sessions are over.
 const TELLING: Duration = Duration::from_secs(1);
 /// How often it is looked whether they have.
@@ -113,7 +116,7 @@ impl Bound {
         let mut serving = JoinSet::new();
         let limits = Limits {
             // 6 s of a gateway's minute: its agents keep connections. 500 ms of a sidecar's 5 s, whose agent has gone.
-            farewell: self.grace / 10,
+            farewell: (self.grace / 10).min(FAREWELL),
             ..Limits::default()
         };
         for listener in self.listeners {

@@ -146,11 +146,11 @@ async fn sigterm_drains_from_the_first_moment_on() {
 }
 
 #[tokio::test]
-async fn a_program_without_calls_ends_at_once_whatever_the_grace() {
+async fn a_program_without_calls_ends_soon_whatever_the_grace() {
     let upstream = waiting(&Arc::default()).await;
     let (mut program, _folder) = program(&upstream);
     let (address, _) = program.serves().await;
-    // A connection that waits for its next request is no call.
+    // A connection that waits for its next request is no call; it is left open for 6 s at most.
     let ping = modern(modern_body("1", "tools/list", ""));
     let idle = ping.send(address).await;
     program.signal("INT");
