@@ -3,7 +3,7 @@
 //! Contract:
 //!
 //! 1. Whoever records gives `metrics` a [`Recorder`]. That layer begins an [`Exchange`] for each request, puts it into the
-//!    [`Facts`](crate::facts::Facts), and ends it when it has counted it. Without a recorder there is no exchange, which
+//!    [`Facts`], and ends it when it has counted it. Without a recorder there is no exchange, which
 //!    costs whoever would tell it something one branch.
 //! 2. It is told in this order: what the request is ([`Exchange::read`], by `inspect`), each time that it is sent
 //!    ([`Exchange::attempt`], by `dialect`) and what became of that ([`Exchange::attempted`]), how it ended

@@ -7,7 +7,7 @@
 //!
 //! 1. A request (POST) that is not answered within [`Params::hold`] is committed: the caller gets `200`, a
 //!    `text/event-stream`, and a comment at once. What answers it later comes in that stream: events as they are, a
-//!    JSON message or an error answer as one event, a [`Failure`](crate::error::Failure) as the event of its error.
+//!    JSON message or an error answer as one event, a [`Failure`] as the event of its error.
 //! 2. Not committed are: `initialize` (its answer carries a header), batches, notifications, responses, and what does
 //!    not accept `text/event-stream`.
 //! 3. A GET is committed likewise, so that its headers come although the upstream's do not. If a late answer is no
