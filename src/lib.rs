@@ -62,6 +62,10 @@
     doc = "| [`config`] | one model, from a file, the environment or a URL | `sidecar` |\n| [`admin`] | health, metrics, status, control | `sidecar` |\n| [`sidecar`] | the whole stack behind listeners; reload, drain | `sidecar` |"
 )]
 #![cfg_attr(
+    feature = "metrics",
+    doc = "| [`convention`] | what OpenTelemetry's conventions for MCP count, and call an error | `metrics` |"
+)]
+#![cfg_attr(
     feature = "otel",
     doc = "| [`telemetry`] | traces and metrics by OTLP | `otel` |"
 )]
@@ -98,6 +102,8 @@ pub mod clock;
 pub mod codec;
 #[cfg(feature = "sidecar")]
 pub mod config;
+#[cfg(feature = "metrics")]
+pub mod convention;
 pub mod error;
 pub mod exchange;
 pub mod facts;

@@ -13,7 +13,17 @@ use std::process::Command;
 
 /// What every part may use: the types that hold the stack together.
 const CORE: &[&str] = &[
-    "body", "call", "catalog", "clock", "error", "exchange", "facts", "head", "secret", "session",
+    "body",
+    "call",
+    "catalog",
+    "clock",
+    "convention",
+    "error",
+    "exchange",
+    "facts",
+    "head",
+    "secret",
+    "session",
     "short",
 ];
 
@@ -217,7 +227,7 @@ fn tree(features: &[&str]) -> String {
             "normal",
             "--prefix",
             "none",
-            "--offline",
+            "--locked",
         ])
         .args(features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -298,7 +308,7 @@ fn licences_are_allowed() {
             "--prefix",
             "none",
         ])
-        .args(["--format", "{l}\t{p}", "--offline"])
+        .args(["--format", "{l}\t{p}", "--locked"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

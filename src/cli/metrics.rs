@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use crate::admin::LEGACY_NAMES;
 use crate::cli::Failed;
-use crate::layer::metrics::{Declared, semconv};
+use crate::convention::PINNED;
+use crate::layer::metrics::Declared;
 use crate::sidecar;
 
 const HEAD: &str = "\
@@ -36,7 +37,7 @@ fn page() -> String {
     let rows: String = sidecar::declared().map(row).collect();
     let older = LEGACY_NAMES.map(|(ours, older)| format!("- `{older}`: `{ours}`\n"));
     let older = older.concat();
-    let convention = semconv::CONVENTION;
+    let convention = PINNED;
     format!(
         "{HEAD}\
          | Name | Type | Labels | Meaning | When to look at it |\n\

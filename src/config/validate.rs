@@ -231,7 +231,7 @@ fn endpoints(server: &Server, at: &str, found: &mut Vec<Finding>) {
     }
 }
 
-fn is_loopback(host: Option<&str>) -> bool {
+pub(crate) fn is_loopback(host: Option<&str>) -> bool {
     let Some(host) = host else { return false };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Environment;
-use crate::config::env::Export;
+use crate::config::env::{Collector, Export};
 use crate::config::model::Tracing;
 use crate::error::BoxError;
 use crate::exchange::Recorder;
@@ -49,20 +49,18 @@ impl Exported {
 }
 
 fn params(export: &Export) -> Params {
-    let target = |url: Option<&str>| {
-        url.map(|url| {
-            let plain = Target::new(url);
-            Target {
-                headers: export.headers.clone(),
-                ca_file: export.ca_file.clone(),
-                timeout: export.timeout.unwrap_or(plain.timeout),
-                ..plain
-            }
-        })
+    let target = |collector: &Collector| {
+        let plain = Target::new(&collector.url);
+        Target {
+            headers: collector.headers.clone(),
+            ca_file: collector.ca_file.clone(),
+            timeout: collector.timeout.unwrap_or(plain.timeout),
+            ..plain
+        }
     };
     Params {
-        traces: target(export.traces.as_deref()),
-        metrics: target(export.metrics.as_deref()),
+        traces: export.traces.as_ref().map(target),
+        metrics: export.metrics.as_ref().map(target),
         resource: export.resource.clone(),
         sampling: Sampling {
             ratio: export.ratio,

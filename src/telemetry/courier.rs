@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use opentelemetry_http::{HttpClient, HttpError};
 use tokio::sync::{mpsc, oneshot};
@@ -114,12 +114,19 @@ impl Route {
 
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut request = request.map(Full::new);
+        // The SDK reads headers from the environment by itself. Ours are the whole truth, and marked as sensitive.
+        let said = std::mem::take(request.headers_mut());
+        for name in [
+            header::CONTENT_TYPE,
+            header::CONTENT_ENCODING,
+            header::USER_AGENT,
+        ] {
+            if let Some(value) = said.get(&name) {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
         for (name, value) in &self.headers {
-            // What a variable of the signal's own says is there already.
-            request
-                .headers_mut()
-                .entry(name)
-                .or_insert_with(|| value.clone());
+            request.headers_mut().append(name, value.clone());
         }
         let answer = async {
             let response = self.connector.call(request).await?;

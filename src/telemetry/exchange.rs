@@ -1,6 +1,5 @@
 //! One exchange as spans and measurements.
 
-use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher as _;
@@ -18,18 +17,16 @@ use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::clock::Clock;
+use crate::convention;
 use crate::error::Cause;
 use crate::exchange::{Attempted, Begun, End, Exchange, Peer, Recorder};
 use crate::facts::Facts;
 use crate::mcp::headers::SESSION_ID;
-use crate::mcp::message::Kind;
 use crate::mcp::method::Method;
-use crate::mcp::revision::{Era, Revision};
+use crate::telemetry::about::About;
 use crate::telemetry::names::Names;
-use crate::telemetry::{convention as names, remote};
+use crate::telemetry::{attribute, remote};
 
-/// The longest text of a peer that is kept.
-const LONGEST: usize = 128;
 /// The most attempts of one exchange that are told apart: more than any configuration makes.
 const ATTEMPTS: usize = 64;
 
@@ -47,16 +44,16 @@ impl Instruments {
                 .f64_histogram(name)
                 .with_unit("s")
                 .with_description(description)
-                .with_boundaries(names::BOUNDARIES.to_vec())
+                .with_boundaries(convention::BOUNDARIES.to_vec())
                 .build()
         };
         Self {
             server: histogram(
-                names::SERVER_DURATION,
+                attribute::SERVER_DURATION,
                 "How long a request or notification took, to the end of its answer.",
             ),
             client: histogram(
-                names::CLIENT_DURATION,
+                attribute::CLIENT_DURATION,
                 "How long one sending of it took, to the end of its answer.",
             ),
         }
@@ -126,17 +123,6 @@ struct State {
     has_ended: bool,
 }
 
-/// What the message is.
-struct About {
-    /// As it stands in the message.
-    method: Cow<'static, str>,
-    known: Option<Method>,
-    /// The tool or prompt, and what kind it is.
-    subject: Option<(&'static str, String)>,
-    version: Option<&'static str>,
-    era: Era,
-}
-
 /// One sending of it.
 struct Attempt {
     span: Option<Span>,
@@ -153,86 +139,6 @@ struct Done {
     took: Duration,
     error: Option<String>,
     code: Option<i64>,
-}
-
-impl About {
-    /// Nothing of what has no method.
-    fn of(call: &Call) -> Option<Self> {
-        let method = call.method_name()?;
-        let known = call.method();
-        let kind = match known {
-            Some(Method::ToolsCall) => Some(names::TOOL),
-            Some(Method::PromptsGet) => Some(names::PROMPT),
-            _ => None,
-        };
-        Some(Self {
-            method: match known {
-                Some(known) => Cow::Borrowed(known.as_str()),
-                None => Cow::Owned(cut(&method).to_owned()),
-            },
-            known,
-            subject: kind.and_then(|kind| Some((kind, cut(&call.subject()?).to_owned()))),
-            version: call.revision().map(Revision::as_str),
-            era: call.era(),
-        })
-    }
-
-    fn span_name(&self) -> String {
-        match &self.subject {
-            Some((_, subject)) => format!("{} {subject}", self.method),
-            None => self.method.clone().into_owned(),
-        }
-    }
-
-    /// What spans of both kinds have.
-    fn attributes(&self, call: &Call, session: Option<String>) -> Vec<KeyValue> {
-        let mut all = self.common(&self.method, true);
-        if let Some(id) = request_id(call) {
-            all.push(KeyValue::new(names::REQUEST_ID, id));
-        }
-        if let Some(session) = session.filter(|_| self.era == Era::Legacy) {
-            all.push(KeyValue::new(names::SESSION, session));
-        }
-        all
-    }
-
-    /// What spans and metrics have. Metrics have only names that are bounded in number.
-    fn common(&self, method: &str, has_subject: bool) -> Vec<KeyValue> {
-        let mut all = Vec::with_capacity(16);
-        all.push(KeyValue::new(names::METHOD, method.to_owned()));
-        all.push(KeyValue::new(names::PROTOCOL_NAME, "http"));
-        all.push(KeyValue::new(names::PROTOCOL_VERSION, "1.1"));
-        all.push(KeyValue::new(names::TRANSPORT, "tcp"));
-        if let Some(version) = self.version {
-            all.push(KeyValue::new(names::VERSION, version));
-        }
-        if self.known == Some(Method::ToolsCall) {
-            all.push(KeyValue::new(names::OPERATION, names::EXECUTE_TOOL));
-        }
-        if let Some((kind, subject)) = self.subject.as_ref().filter(|_| has_subject) {
-            all.push(KeyValue::new(*kind, subject.clone()));
-        }
-        all
-    }
-}
-
-/// At most so much of it, cut between characters.
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(LONGEST))
-        .unwrap_or_default()
-}
-
-/// The id of a request, as text.
-fn request_id(call: &Call) -> Option<String> {
-    let message = call.message()?;
-    let id = (message.kind == Kind::Request).then_some(message.id)??;
-    let token = id.text(call.body());
-    let text: Cow<'_, str> = if token.starts_with('"') {
-        Cow::Owned(serde_json::from_str::<String>(token).ok()?)
-    } else {
-        Cow::Borrowed(token)
-    };
-    Some(cut(&text).to_owned())
 }
 
 impl Watch {
@@ -259,7 +165,7 @@ impl Watch {
         };
         let links = linked.filter(is_another).map(Link::with_context);
         let mut attributes = about.attributes(call, self.session.clone());
-        attributes.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
+        attributes.push(KeyValue::new(attribute::OUR_SERVER, self.server.clone()));
         let builder = SpanBuilder::from_name(about.span_name())
             .with_kind(SpanKind::Server)
             .with_start_time(self.began)
@@ -314,14 +220,14 @@ impl Watch {
     fn finish_with(&self, attempt: &mut Attempt, now: Duration, end: End) {
         let (at, error) = if let Some(Attempted::Answered(status)) = attempt.seen {
             let error = match end {
-                End::RpcError(Some(_)) => names::client_error(end),
+                End::RpcError(Some(_)) => convention::client_error(end),
                 _ if !status.is_success() => Some(status.as_u16().to_string()),
-                _ => names::client_error(end),
+                _ => convention::client_error(end),
             };
             (now, error)
         } else {
             let error = match end {
-                End::Failed(cause, _) => names::word(cause),
+                End::Failed(cause, _) => convention::word(cause),
                 _ => "cancelled",
             };
             (attempt.given_up.unwrap_or(now), Some(error.to_owned()))
@@ -343,20 +249,24 @@ impl Watch {
             .subject
             .as_ref()
             .is_some_and(|(_, subject)| known.knows(&self.server, subject, exists));
-        let method = about.known.map_or(names::OTHER, Method::as_str);
-        let measured = |error: Option<&str>, code: Option<i64>| {
-            let mut all = about.common(method, has_subject);
-            all.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
-            all.extend(error.map(|error| {
-                KeyValue::new(names::ERROR_TYPE, names::bounded_error(error).to_owned())
-            }));
-            all.extend(
-                code.map(|code| KeyValue::new(names::STATUS_CODE, names::bounded_code(code))),
-            );
-            all
-        };
+        let method = about.known.map_or(convention::OTHER, Method::as_str);
+        let measured =
+            |error: Option<&str>, code: Option<i64>| {
+                let mut all = about.common(method, has_subject);
+                all.push(KeyValue::new(attribute::OUR_SERVER, self.server.clone()));
+                all.extend(error.map(|error| {
+                    KeyValue::new(
+                        attribute::ERROR_TYPE,
+                        convention::bounded_error(error).to_owned(),
+                    )
+                }));
+                all.extend(code.map(|code| {
+                    KeyValue::new(attribute::STATUS_CODE, convention::bounded_code(code))
+                }));
+                all
+            };
         let error = error_of(about, end);
-        let attributes = measured(error.as_deref(), names::code(end));
+        let attributes = measured(error.as_deref(), convention::code(end));
         instruments.server.record(took.as_secs_f64(), &attributes);
         for attempt in &state.attempts {
             let Some(done) = &attempt.done else { continue };
@@ -374,19 +284,19 @@ fn error_of(about: &About, end: End) -> Option<String> {
     if end == End::Cancelled && about.known == Some(Method::Listen) {
         return None;
     }
-    names::server_error(end)
+    convention::server_error(end)
 }
 
 fn failure(error: Option<&str>, code: Option<i64>) -> impl Iterator<Item = KeyValue> {
-    let error = error.map(|error| KeyValue::new(names::ERROR_TYPE, error.to_owned()));
-    let code = code.map(|code| KeyValue::new(names::STATUS_CODE, code.to_string()));
+    let error = error.map(|error| KeyValue::new(attribute::ERROR_TYPE, error.to_owned()));
+    let code = code.map(|code| KeyValue::new(attribute::STATUS_CODE, code.to_string()));
     error.into_iter().chain(code)
 }
 
 fn address(host: &str, port: u16) -> [KeyValue; 2] {
     [
-        KeyValue::new(names::ADDRESS, host.to_owned()),
-        KeyValue::new(names::PORT, i64::from(port)),
+        KeyValue::new(attribute::ADDRESS, host.to_owned()),
+        KeyValue::new(attribute::PORT, i64::from(port)),
     ]
 }
 
@@ -424,9 +334,9 @@ impl Exchange for Watch {
         let span = span.map(|(tracer, parent)| {
             let mut attributes = about.attributes(call, self.record.session(headers));
             attributes.extend(address(to.host(), to.port()));
-            attributes.push(KeyValue::new(names::OUR_SERVER, self.server.clone()));
+            attributes.push(KeyValue::new(attribute::OUR_SERVER, self.server.clone()));
             if number > 0 {
-                attributes.push(KeyValue::new(names::RESENDS, i64::from(number)));
+                attributes.push(KeyValue::new(attribute::RESENDS, i64::from(number)));
             }
             let builder = SpanBuilder::from_name(about.span_name())
                 .with_kind(SpanKind::Client)
@@ -461,14 +371,14 @@ impl Exchange for Watch {
             Attempted::Answered(status) => {
                 let status = i64::from(status.as_u16());
                 if let Some(span) = &mut attempt.span {
-                    span.set_attribute(KeyValue::new(names::HTTP_STATUS, status));
+                    span.set_attribute(KeyValue::new(attribute::HTTP_STATUS, status));
                 }
             }
             Attempted::Failed(cause) => {
                 if let Some(span) = &mut attempt.span {
-                    span.set_attribute(KeyValue::new(names::OUR_CAUSE, cause.as_str()));
+                    span.set_attribute(KeyValue::new(attribute::OUR_CAUSE, cause.as_str()));
                 }
-                self.finish(attempt, now, Some(names::word(cause).to_owned()), None);
+                self.finish(attempt, now, Some(convention::word(cause).to_owned()), None);
             }
             Attempted::GivenUp => attempt.given_up = Some(now),
         }
@@ -492,11 +402,11 @@ impl Exchange for Watch {
             self.finish_with(attempt, now, seen);
         }
         if let Some(span) = &mut state.span {
-            close(span, error_of(about, end).as_deref(), names::code(end));
+            close(span, error_of(about, end).as_deref(), convention::code(end));
             let id = facts.request_id().to_string();
-            span.set_attribute(KeyValue::new(names::OUR_REQUEST_ID, id));
+            span.set_attribute(KeyValue::new(attribute::OUR_REQUEST_ID, id));
             if let Some(cause) = facts.cause().map(Cause::as_str) {
-                span.set_attribute(KeyValue::new(names::OUR_CAUSE, cause));
+                span.set_attribute(KeyValue::new(attribute::OUR_CAUSE, cause));
             }
             span.end_with_timestamp(self.at(now));
         }

@@ -9,6 +9,7 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
 
 use super::*;
 use crate::call::{Call, Form};
+use crate::convention;
 use crate::error::Cause;
 use crate::exchange::{Attempted, End, Exchange, Peer};
 use crate::facts::Facts;
@@ -198,9 +199,9 @@ async fn rule_1_a_call_is_a_server_span_and_a_client_span_for_each_attempt() {
         );
         assert_eq!(span.status != Status::Unset, error.is_some());
     }
-    let points = rig.points(convention::CLIENT_DURATION);
+    let points = rig.points(attribute::CLIENT_DURATION);
     assert_eq!(points.iter().map(|(_, count)| count).sum::<u64>(), 3);
-    assert_eq!(rig.points(convention::SERVER_DURATION).len(), 1);
+    assert_eq!(rig.points(attribute::SERVER_DURATION).len(), 1);
 }
 
 #[tokio::test]
@@ -303,7 +304,7 @@ async fn rule_3_a_trace_that_is_not_recorded_goes_on_unrecorded() {
         "{header}"
     );
     assert!(rig.spans().is_empty());
-    assert_eq!(rig.points(convention::SERVER_DURATION).len(), 1);
+    assert_eq!(rig.points(attribute::SERVER_DURATION).len(), 1);
 }
 
 #[tokio::test]
@@ -433,7 +434,7 @@ async fn rule_4_metrics_tell_only_tools_apart_that_exist() {
         exchange.read(&modern(&text));
         end(&exchange, how);
     }
-    let points = rig.points(convention::SERVER_DURATION);
+    let points = rig.points(attribute::SERVER_DURATION);
     let mut tools: Vec<_> = points
         .iter()
         .map(|(all, _)| {

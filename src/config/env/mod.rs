@@ -41,7 +41,7 @@ mod names;
 mod otlp;
 
 pub use self::environment::{Environment, ProcessEnvironment};
-pub use self::otlp::Export;
+pub use self::otlp::{Collector, Export};
 
 /// What the variables are called together, in reports.
 const SUBJECT: &str = "environment";

@@ -2,7 +2,7 @@
 //!
 //! Contract:
 //!
-//! 1. The names are those of the convention at [`CONVENTION`], in Prometheus' spelling. It is in development: a later one
+//! 1. The names are those of the convention (`src/convention.rs` says of which state), in Prometheus' spelling. It is in development: a later one
 //!    may rename.
 //! 2. An operation is one request or notification. GET and listen streams are none, nor are batches and what a client
 //!    answers to its server.
@@ -16,16 +16,13 @@
 
 use prometheus::{HistogramVec, Registry};
 
+use crate::convention::{BOUNDARIES, EXECUTE_TOOL, OTHER, bounded_code, word};
 use crate::error::{BoxError, Cause};
 use crate::layer::metrics::declared::Declared;
 use crate::layer::metrics::outcome::Outcome;
 use crate::mcp::fault;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
-
-/// Which text of the convention this is; there is no release of it.
-pub const CONVENTION: &str = "open-telemetry/semantic-conventions-genai, docs/gen-ai/mcp.md at \
-                              0393513c908bf895e7b3ec480a2c1eb073c584af, read on 2026-11-27";
 
 /// What the families are.
 pub const DECLARED: &[Declared] = &[SERVER, CLIENT];
@@ -66,14 +63,6 @@ const CLIENT: Declared = Declared::histogram(
     "How long one try at an upstream took, to the end of its answer (OpenTelemetry's mcp.client.operation.duration).",
     "Likewise; beside the former it shows what second tries and waiting cost.",
 );
-
-/// The boundaries that the convention asks for, in seconds.
-const BOUNDARIES: &[f64] = &[
-    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
-
-/// What the convention has for a value that is none of those listed.
-const OTHER: &str = "_OTHER";
 
 /// The families of OpenTelemetry's conventions for MCP.
 #[derive(Clone, Debug)]
@@ -118,7 +107,7 @@ impl Semconv {
     pub(super) fn answered(&self, operation: &Operation<'_>, end: End, seconds: f64) {
         let error = match end.code {
             Some(code) if fault::is_the_callers(code.into()) => "",
-            Some(code) => code_label(code),
+            Some(code) => bounded_code(code.into()),
             None => end.outcome_label(),
         };
         let labels = labels(operation, error, end.code);
@@ -134,8 +123,8 @@ impl Semconv {
         seconds: f64,
     ) {
         let error = match (end.code, end.cause) {
-            (Some(code), _) => code_label(code),
-            (None, Some(cause)) => cause.as_str(),
+            (Some(code), _) => bounded_code(code.into()),
+            (None, Some(cause)) => word(cause),
             (None, None) => end.outcome_label(),
         };
         let mut labels = labels(operation, error, end.code).to_vec();
@@ -161,17 +150,13 @@ fn labels<'a>(operation: &Operation<'a>, error: &'static str, code: Option<i32>)
         operation.method.map_or(OTHER, Method::as_str),
         error,
         operation.tool.unwrap_or_default(),
-        if is_tool { "execute_tool" } else { "" },
-        code.map_or("", code_label),
+        if is_tool { EXECUTE_TOOL } else { "" },
+        code.map_or("", |code| bounded_code(code.into())),
         operation.revision.map_or("", Revision::as_str),
         "http",
         "1.1",
         "tcp",
     ]
-}
-
-fn code_label(code: i32) -> &'static str {
-    fault::known(code.into()).unwrap_or(OTHER)
 }
 
 #[cfg(test)]
@@ -255,7 +240,7 @@ mod tests {
         );
         assert_eq!(
             labels(end(Outcome::Timeout, Some(Cause::RequestTimeout), None)),
-            [pair("timeout", ""), pair("request_timeout", "")]
+            [pair("timeout", ""), pair("timeout", "")]
         );
     }
 }

@@ -375,7 +375,7 @@ async fn rule_9_a_try_that_fails_has_its_cause_and_one_that_is_given_up_is_cance
     });
     let response = timed.layer(answers).oneshot(operation(LIST)).await.unwrap();
     assert!(response.into_body().collect().await.is_err());
-    assert!(counted.text().contains(r#"error_type="stream_idle""#));
+    assert!(counted.text().contains(r#"error_type="timeout""#));
 }
 
 #[tokio::test]

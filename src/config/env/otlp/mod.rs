@@ -4,12 +4,13 @@
 //! 2. Without an endpoint, or an exporter that is named, nothing is exported.
 //! 3. What would send elsewhere than was meant, or nothing, is an error; what only changes how much is a warning, as
 //!    OpenTelemetry wants it.
-//! 4. Headers are secrets from here on.
+//! 4. A variable of one signal alone (`OTEL_EXPORTER_OTLP_TRACES_HEADERS`) counts more than that of both.
+//! 5. Headers are secrets from here on. Where they would be sent in the clear there is a warning.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Uri};
 use url::Url;
 
 use super::Environment;
@@ -17,7 +18,7 @@ use crate::config::model::Tracing;
 use crate::config::problem::{Code, Draft, Report};
 use crate::config::read::{header_name_from, plain_value_from, url_from};
 use crate::config::source::named;
-use crate::config::validate::Finding;
+use crate::config::validate::{Finding, is_loopback};
 use crate::secret::Secret;
 
 const SUBJECT: &str = "OpenTelemetry's variables";
@@ -43,20 +44,32 @@ const LOCAL: &str = "http://localhost:4318";
 /// One of the two things that are exported.
 struct Signal {
     endpoint: &'static str,
+    headers: &'static str,
     protocol: &'static str,
+    compression: &'static str,
+    certificate: &'static str,
+    timeout: &'static str,
     exporter: &'static str,
     path: &'static str,
 }
 
 const TRACES: Signal = Signal {
     endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    headers: "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    compression: "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+    certificate: "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    timeout: "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
     exporter: "OTEL_TRACES_EXPORTER",
     path: "v1/traces",
 };
 const METRICS: Signal = Signal {
     endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    headers: "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
     protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+    compression: "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+    certificate: "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
+    timeout: "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
     exporter: "OTEL_METRICS_EXPORTER",
     path: "v1/metrics",
 };
@@ -65,16 +78,10 @@ const METRICS: Signal = Signal {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Export {
-    /// The URL that traces go to.
-    pub traces: Option<String>,
-    /// The URL that metrics go to.
-    pub metrics: Option<String>,
-    /// Headers of each request.
-    pub headers: Vec<(HeaderName, Secret)>,
-    /// The authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// How long one request may take.
-    pub timeout: Option<Duration>,
+    /// Where traces go, if they are exported.
+    pub traces: Option<Collector>,
+    /// Where metrics go, if they are exported.
+    pub metrics: Option<Collector>,
     /// `service.name` and its kin.
     pub resource: Vec<(String, String)>,
     /// Which part of the traces is recorded.
@@ -83,6 +90,20 @@ pub struct Export {
     pub follows_parent: bool,
     /// How often metrics are sent.
     pub interval: Option<Duration>,
+}
+
+/// Where one signal goes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Collector {
+    /// The whole URL.
+    pub url: String,
+    /// Headers of each request.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// The authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long one request may take.
+    pub timeout: Option<Duration>,
 }
 
 impl Export {
@@ -123,24 +144,43 @@ impl Surface<'_> {
         if is_disabled {
             return None;
         }
-        let traces = self.target(&TRACES, tracing);
-        let metrics = self.target(&METRICS, tracing);
+        let traces = self.collector(&TRACES, tracing);
+        let metrics = self.collector(&METRICS, tracing);
         if traces.is_none() && metrics.is_none() {
             return None;
         }
-        self.protocols();
+        self.wire();
         let (ratio, follows_parent) = self.sampling();
         Some(Export {
             traces,
             metrics,
-            headers: self.headers(),
-            ca_file: self.filled(CERTIFICATE).map(PathBuf::from),
-            timeout: self.milliseconds(TIMEOUT),
             resource: self.resource(tracing),
             ratio,
             follows_parent,
             interval: self.milliseconds(INTERVAL),
         })
+    }
+
+    /// Where a signal goes, and how, if it is exported.
+    fn collector(&mut self, signal: &Signal, tracing: &Tracing) -> Option<Collector> {
+        let url = self.target(signal, tracing)?;
+        let certificate = self.either(signal.certificate, CERTIFICATE);
+        let (timeout, _) = self.either(signal.timeout, TIMEOUT);
+        let (headers, _) = self.either(signal.headers, HEADERS);
+        Some(Collector {
+            headers: self.headers(headers, &url),
+            ca_file: certificate.1.map(PathBuf::from),
+            timeout: self.milliseconds(timeout),
+            url: url.to_string(),
+        })
+    }
+
+    /// The variable that counts, that of the signal or that of both, and what it says.
+    fn either(&self, one: &'static str, both: &'static str) -> (&'static str, Option<String>) {
+        match self.filled(one) {
+            Some(value) => (one, Some(value)),
+            None => (both, self.filled(both)),
+        }
     }
 
     fn filled(&self, name: &str) -> Option<String> {
@@ -149,18 +189,23 @@ impl Surface<'_> {
     }
 
     fn refuse(&mut self, name: &str, code: Code, message: &str, help: &str) {
-        self.found
-            .push(Draft::error(name.to_owned(), code, message, help));
+        self.tell(Draft::error(name.to_owned(), code, message, help));
     }
 
     fn warn(&mut self, name: &str, message: &str, help: &str) {
         let code = Code::NotSupported;
-        self.found
-            .push(Draft::warning(name.to_owned(), code, message, help));
+        self.tell(Draft::warning(name.to_owned(), code, message, help));
+    }
+
+    /// Both signals may find the same mistake in a variable: the first thing that is wrong with one is told.
+    fn tell(&mut self, found: Finding) {
+        if !self.found.iter().any(|told| told.place() == found.place()) {
+            self.found.push(found);
+        }
     }
 
     /// The URL that a signal goes to, if it is exported.
-    fn target(&mut self, signal: &Signal, tracing: &Tracing) -> Option<String> {
+    fn target(&mut self, signal: &Signal, tracing: &Tracing) -> Option<Uri> {
         let exporters = self.filled(signal.exporter);
         let mut named = exporters.iter().flat_map(|all| all.split(','));
         let is_named = named.any(|exporter| exporter.trim() == "otlp");
@@ -175,36 +220,36 @@ impl Surface<'_> {
             }
             return None;
         }
-        if let Some(base) = &tracing.otlp_endpoint {
-            return Some(join(&base.to_string(), signal.path));
-        }
         let (name, whole) = match (self.filled(signal.endpoint), self.filled(ENDPOINT)) {
+            _ if tracing.otlp_endpoint.is_some() => {
+                let base = tracing.otlp_endpoint.as_ref()?.to_string();
+                (
+                    "observability.tracing.otlpEndpoint",
+                    join(&base, signal.path),
+                )
+            }
             (Some(url), _) => (signal.endpoint, url),
             (None, Some(base)) => (ENDPOINT, join(&base, signal.path)),
             (None, None) if is_named => (signal.exporter, join(LOCAL, signal.path)),
             (None, None) => return None,
         };
-        // Both signals may have found the same mistake.
-        let is_told = self.found.iter().any(|found| found.place() == name);
         match url_from(&whole) {
             Ok(url) => {
-                if url.port_u16() == Some(4317) && !is_told {
+                if url.port_u16() == Some(4317) {
                     let message = "4317 is the port of gRPC, as a rule; OTLP over HTTP has 4318";
                     self.warn(name, message, "");
                 }
-                Some(url.to_string())
+                Some(url)
             }
             Err((code, message, _)) => {
-                if !is_told {
-                    self.refuse(name, code, message, "such as http://collector:4318");
-                }
+                self.refuse(name, code, message, "such as http://collector:4318");
                 None
             }
         }
     }
 
-    /// One protocol is spoken.
-    fn protocols(&mut self) {
+    /// One protocol is spoken, and nothing is compressed.
+    fn wire(&mut self) {
         for name in [PROTOCOL, TRACES.protocol, METRICS.protocol] {
             let protocol = self.filled(name);
             if protocol.is_some_and(|protocol| protocol != "http/protobuf") {
@@ -215,29 +260,35 @@ impl Surface<'_> {
                 self.refuse(name, Code::NotSupported, message, &help);
             }
         }
-        let compression = self.filled(COMPRESSION);
-        if compression.is_some_and(|compression| compression != "none") {
-            self.warn(
-                COMPRESSION,
-                "nothing is compressed by this version",
-                "unset it",
-            );
+        for name in [COMPRESSION, TRACES.compression, METRICS.compression] {
+            let compression = self.filled(name);
+            if compression.is_some_and(|compression| compression != "none") {
+                self.warn(name, "nothing is compressed by this version", "unset it");
+            }
         }
     }
 
-    fn headers(&mut self) -> Vec<(HeaderName, Secret)> {
+    /// What that variable wants sent to a collector at `url`.
+    fn headers(&mut self, variable: &str, url: &Uri) -> Vec<(HeaderName, Secret)> {
         let mut headers = Vec::new();
-        for (name, value) in self.pairs(HEADERS) {
+        for (name, value) in self.pairs(variable) {
             match (header_name_from(&name), plain_value_from(&value)) {
                 (Some(name), Some(value)) => headers.push((name, Secret::new(value))),
                 // What it is may be a secret, too.
                 _ => self.refuse(
-                    HEADERS,
+                    variable,
                     Code::Header,
                     "no header can be so",
                     "name=value,name=value, with %20 for a space",
                 ),
             }
+        }
+        if !headers.is_empty() && url.scheme_str() == Some("http") && !is_loopback(url.host()) {
+            self.warn(
+                variable,
+                "these headers go to the collector in the clear: anybody in between can read them",
+                "an endpoint with https://, or no headers",
+            );
         }
         headers
     }
@@ -353,178 +404,4 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn read(
-        tracing: &Tracing,
-        variables: &[(&str, &str)],
-    ) -> Result<(Option<Export>, Report), Report> {
-        let environment: BTreeMap<String, String> = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        Export::read(tracing, &environment)
-    }
-
-    fn export(variables: &[(&str, &str)]) -> Option<Export> {
-        let (export, report) = read(&Tracing::default(), variables).unwrap();
-        assert_eq!(report.problems().len(), 0, "{report}");
-        export
-    }
-
-    fn urls(variables: &[(&str, &str)]) -> (Option<String>, Option<String>) {
-        export(variables).map_or((None, None), |export| (export.traces, export.metrics))
-    }
-
-    #[test]
-    fn s0_31_rule_1_the_endpoint_is_that_of_both_signals_and_the_file_counts_more() {
-        let text = |text: &str| Some(text.to_owned());
-        let jaeger = (ENDPOINT, "http://jaeger:4318/");
-        assert_eq!(
-            urls(&[jaeger]),
-            (
-                text("http://jaeger:4318/v1/traces"),
-                text("http://jaeger:4318/v1/metrics")
-            )
-        );
-        assert_eq!(
-            urls(&[
-                jaeger,
-                (TRACES.endpoint, "http://t/x"),
-                (METRICS.exporter, "none")
-            ]),
-            (text("http://t/x"), None)
-        );
-        assert_eq!(
-            urls(&[(TRACES.exporter, "otlp")]),
-            (text("http://localhost:4318/v1/traces"), None)
-        );
-        let tracing = Tracing {
-            otlp_endpoint: Some("https://c.example/base".parse().unwrap()),
-            service_name: Some("mine".to_owned()),
-        };
-        let (export, _) = read(&tracing, &[jaeger, (SERVICE, "theirs")]).unwrap();
-        let export = export.unwrap();
-        assert_eq!(export.traces, text("https://c.example/base/v1/traces"));
-        assert_eq!(export.resource.last().unwrap().1, "mine");
-    }
-
-    #[test]
-    fn the_document_names_each_variable() {
-        let document = include_str!("../../../docs/environment.md");
-        for name in [
-            DISABLED,
-            ENDPOINT,
-            HEADERS,
-            PROTOCOL,
-            CERTIFICATE,
-            TIMEOUT,
-            SERVICE,
-            RESOURCE,
-            SAMPLER,
-            SAMPLER_ARGUMENT,
-            INTERVAL,
-            TRACES.endpoint,
-            TRACES.exporter,
-            METRICS.endpoint,
-            METRICS.exporter,
-        ] {
-            assert!(document.contains(&format!("`{name}`")), "{name}");
-        }
-    }
-
-    #[test]
-    fn rule_2_without_an_endpoint_nothing_is_exported() {
-        assert_eq!(urls(&[]), (None, None));
-        assert_eq!(urls(&[(ENDPOINT, " ")]), (None, None));
-        assert_eq!(
-            urls(&[(ENDPOINT, "http://c"), (DISABLED, "True")]),
-            (None, None)
-        );
-        assert_eq!(
-            urls(&[(PROTOCOL, "grpc"), (HEADERS, "nonsense")]),
-            (None, None)
-        );
-    }
-
-    #[test]
-    fn rule_3_what_would_send_nothing_is_refused_and_says_what_to_set() {
-        for (name, value, said) in [
-            (PROTOCOL, "grpc", "http/protobuf"),
-            (TRACES.protocol, "http/json", "http/protobuf"),
-            (HEADERS, "hunter2", "name=value"),
-            (HEADERS, "a=hunter2%0a", "name=value"),
-            (TRACES.endpoint, "unix:/hunter2", "http://collector:4318"),
-            (
-                METRICS.endpoint,
-                "http://user:hunter2@c",
-                "http://collector:4318",
-            ),
-        ] {
-            let report = read(
-                &Tracing::default(),
-                &[(ENDPOINT, "http://c"), (name, value)],
-            )
-            .unwrap_err();
-            let text = report.to_string();
-            assert!(text.contains(name) && text.contains(said), "{text}");
-            assert!(!text.contains("hunter2"), "{text}");
-            assert_eq!(report.problems().len(), 1, "{text}");
-        }
-    }
-
-    #[test]
-    fn rule_3_what_changes_how_much_is_warned_of() {
-        for (name, value) in [
-            (SAMPLER, "xray"),
-            (SAMPLER_ARGUMENT, "2"),
-            (INTERVAL, "1s"),
-            (COMPRESSION, "gzip"),
-            (ENDPOINT, "http://c:4317"),
-            (METRICS.exporter, "console"),
-        ] {
-            // Of two of one name the later one counts.
-            let variables = [
-                (ENDPOINT, "http://c"),
-                (SAMPLER, "traceidratio"),
-                (name, value),
-            ];
-            let (_, report) = read(&Tracing::default(), &variables).unwrap();
-            assert_eq!(report.problems().len(), 1, "{name}: {report}");
-        }
-    }
-
-    #[test]
-    fn rule_4_headers_and_resources_are_pairs_with_percent_signs() {
-        let export = export(&[
-            (ENDPOINT, "http://c"),
-            (HEADERS, "Authorization=Basic%20aHVudGVyMg==, x-a = b,"),
-            (RESOURCE, "service.name=a,deployment.environment.name=p%2Cq"),
-            (SERVICE, "b"),
-            (CERTIFICATE, "/ca.pem"),
-            (TIMEOUT, "2000"),
-            (INTERVAL, "500"),
-            (SAMPLER, "parentbased_traceidratio"),
-            (SAMPLER_ARGUMENT, "0.25"),
-        ])
-        .unwrap();
-        let (name, value) = &export.headers[0];
-        assert_eq!(
-            (name.as_str(), value.expose_secret()),
-            ("authorization", "Basic aHVudGVyMg==")
-        );
-        assert_eq!(export.headers[1].1.expose_secret(), "b");
-        assert!(!format!("{export:?}").contains("aHVudGVyMg"));
-        assert_eq!(
-            export.resource[2],
-            ("deployment.environment.name".to_owned(), "p,q".to_owned())
-        );
-        assert_eq!(export.resource[3].1, "b");
-        assert_eq!(export.timeout, Some(Duration::from_secs(2)));
-        assert_eq!(export.interval, Some(Duration::from_millis(500)));
-        assert_eq!((export.ratio, export.follows_parent), (0.25, true));
-    }
-}
+mod tests;
