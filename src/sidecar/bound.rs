@@ -13,9 +13,10 @@ use tokio::time::Sleep;
 use tower_service::Service as _;
 
 use crate::admin::{Admin, Command, Control};
+use crate::sidecar::Handle;
 use crate::sidecar::router::Router;
 use crate::sidecar::server::{Retired, ServerState};
-use crate::sidecar::{Handle, Shared};
+use crate::sidecar::shared::Shared;
 use crate::transport::listener::{Drain, Limits, serve};
 
 /// The longest that a drain leaves an idle connection open: whoever has sent nothing in it may connect anew.

@@ -1,0 +1,148 @@
+//! How much of the memory that the process may have is for the bodies of requests.
+//!
+//! Contract:
+//!
+//! 1. It is a quarter of the container's limit, at least 10 MiB and at most 256 MiB, which it is where there is no limit: the rest is
+//!    for connections, sessions, answers and the allocator. So callers together cannot have the container killed for
+//!    memory by what they send; they are refused with 503 before.
+//! 2. A listener that takes larger bodies than that is warned of at the start: such a body is refused whenever it comes.
+//! 3. The limit is the least one on the way from the process's control group to the root, of either version. It is read
+//!    once, at the start.
+
+use std::fs;
+use std::path::Path;
+
+use crate::config::model::Listener;
+
+/// The most, also where memory is plenty.
+const MOST: u64 = 256 << 20;
+/// The least, in however small a container: one body of the default `maxBodyBytes`.
+const LEAST: u64 = 10 << 20;
+/// What part of the limit it is.
+const PART: u64 = 4;
+
+/// How many bytes the bodies of all requests may take at once.
+pub(super) fn request_bytes() -> usize {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    share(limit(&groups, |file| fs::read_to_string(file).ok()))
+}
+
+/// The listeners that take bodies for which there will never be room.
+pub(super) fn too_large(listeners: &[Listener], bytes: usize) -> impl Iterator<Item = &Listener> {
+    listeners
+        .iter()
+        .filter(move |listener| listener.max_body_bytes > bytes)
+}
+
+fn share(limit: Option<u64>) -> usize {
+    let bytes = limit.map_or(MOST, |limit| (limit / PART).clamp(LEAST, MOST));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The limit in force for whoever is in these groups, which are as in `/proc/self/cgroup`.
+fn limit(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (root, file) = if controllers.is_empty() {
+            (Path::new("/sys/fs/cgroup"), "memory.max")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+        } else {
+            return None;
+        };
+        // Some containers see the path that their group has on the host, and no folder of that name: then the root is theirs.
+        let own = root.join(path.trim_start_matches('/'));
+        own.ancestors()
+            .take_while(|folder| folder.starts_with(root))
+            .filter_map(|folder| read(&folder.join(file)))
+            // `max` is no limit.
+            .filter_map(|text| text.trim().parse::<u64>().ok())
+            .min()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MI: u64 = 1 << 20;
+
+    /// The limit for these groups where a control group file system has these files.
+    fn limit_of(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        limit(groups, |file| {
+            let found = files
+                .iter()
+                .find(|(path, _)| Path::new("/sys/fs/cgroup").join(path) == file);
+            found.map(|(_, content)| (*content).to_owned())
+        })
+    }
+
+    #[test]
+    fn rule_1_a_quarter_within_bounds() {
+        let mib = |limit: Option<u64>| share(limit) as u64 / MI;
+        assert_eq!(mib(Some(128 * MI)), 32);
+        assert_eq!(mib(Some(24 * MI)), 10);
+        assert_eq!(mib(Some(64 << 30)), 256);
+        // What the first version of control groups says for none.
+        assert_eq!(mib(Some(0x7fff_ffff_ffff_f000)), 256);
+        assert_eq!(mib(None), 256);
+    }
+
+    #[test]
+    fn rule_2_a_listener_with_larger_bodies_is_told() {
+        let listener = |max_body_bytes| Listener {
+            max_body_bytes,
+            ..Listener::new(([127, 0, 0, 1], 0).into())
+        };
+        let listeners = [listener(100), listener(101)];
+        let told = too_large(&listeners, 100).map(|listener| listener.max_body_bytes);
+        assert_eq!(told.collect::<Vec<_>>(), [101]);
+    }
+
+    #[test]
+    fn rule_3_the_least_limit_on_the_way_to_the_root() {
+        let files = [
+            ("pods/memory.max", "134217728\n"),
+            ("pods/one/memory.max", "268435456\n"),
+            ("pods/one/child/memory.max", "max\n"),
+        ];
+        assert_eq!(limit_of("0::/pods/one/child\n", &files), Some(128 * MI));
+        assert_eq!(limit_of("0::/pods/one\n", &files), Some(128 * MI));
+        assert_eq!(limit_of("0::/elsewhere\n", &files), None);
+    }
+
+    #[test]
+    fn rule_3_a_container_sees_its_own_group_as_the_root() {
+        let files = [("memory.max", "134217728\n")];
+        assert_eq!(limit_of("0::/\n", &files), Some(128 * MI));
+        assert_eq!(limit_of("0::/kubepods/pod1/2\n", &files), Some(128 * MI));
+    }
+
+    #[test]
+    fn rule_3_the_first_version_of_control_groups() {
+        let groups = "12:cpu,cpuacct:/docker/1\n5:hugetlb,memory:/docker/1\n0::/\n";
+        for file in [
+            "memory/docker/1/memory.limit_in_bytes",
+            "memory/memory.limit_in_bytes",
+        ] {
+            assert_eq!(
+                limit_of(groups, &[(file, "67108864\n")]),
+                Some(64 * MI),
+                "{file}"
+            );
+        }
+    }
+
+    #[test]
+    fn rule_3_what_cannot_be_read_is_no_limit() {
+        for groups in ["", "nonsense", "0:", "0::/\n", "0::/../..\n"] {
+            assert_eq!(
+                limit_of(groups, &[("memory.max", "much\n")]),
+                None,
+                "{groups:?}"
+            );
+        }
+    }
+}
