@@ -53,7 +53,9 @@ impl SessionKey {
     /// Fails if the system has no randomness to give.
     pub fn random() -> Result<Self, KeyError> {
         let mut key = Zeroizing::new([0; 32]);
-        OsRng.try_fill_bytes(&mut *key).map_err(|_| KeyError)?;
+        OsRng
+            .try_fill_bytes(&mut *key)
+            .map_err(|_| KeyError::Sealing)?;
         Ok(Self(key))
     }
 
@@ -67,19 +69,22 @@ impl SessionKey {
     ///
     /// # Errors
     ///
-    /// Fails on anything else; the error does not show it.
+    /// Fails on anything else, and on nothing but zeros; the error does not show it.
     pub fn parse(text: &Secret) -> Result<Self, KeyError> {
         let text = text.expose_secret();
         let bytes = Zeroizing::new(if text.len() == 64 {
-            unhex(text).ok_or(KeyError)?
+            unhex(text).ok_or(KeyError::Form)?
         } else {
             let bare = text.trim_end_matches('=');
             STANDARD
                 .decode(text)
                 .or_else(|_| URL_SAFE_NO_PAD.decode(bare))
-                .map_err(|_| KeyError)?
+                .map_err(|_| KeyError::Form)?
         });
-        let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| KeyError)?;
+        let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| KeyError::Form)?;
+        if key == [0; 32] {
+            return Err(KeyError::Zeros);
+        }
         Ok(Self::new(key))
     }
 
@@ -122,14 +127,27 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// A key could not be made.
+/// A key cannot be used, or nothing can be sealed with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct KeyError;
+pub enum KeyError {
+    /// It is not 32 bytes.
+    Form,
+    /// It is nothing but zeros: an example's, which everybody knows.
+    Zeros,
+    /// The system has no randomness to give, or what has to be sealed is too large.
+    Sealing,
+}
 
 impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a session key is 32 bytes: 64 hexadecimal digits, or Base64")
+        f.write_str(match self {
+            Self::Form => "a session key is 32 bytes: 64 hexadecimal digits, or Base64",
+            Self::Zeros => {
+                "this session key is an example's, which everybody knows; make one: openssl rand -hex 32"
+            }
+            Self::Sealing => "a session id could not be sealed",
+        })
     }
 }
 
@@ -178,12 +196,14 @@ impl SessionKeys {
     /// Fails if the system has no randomness to give, or an upstream's id or a principal is too long to be kept.
     pub fn seal(&self, sealed: &Sealed, server: &str) -> Result<(String, Handle), KeyError> {
         let params = sealed.params.as_deref().filter(|_| sealed.has_room());
-        let plain = sealed.write(params).ok_or(KeyError)?;
+        let plain = sealed.write(params).ok_or(KeyError::Sealing)?;
         if id_length(plain.len()) > MAX_OPENED {
-            return Err(KeyError);
+            return Err(KeyError::Sealing);
         }
         let mut nonce = XNonce::default();
-        OsRng.try_fill_bytes(&mut nonce).map_err(|_| KeyError)?;
+        OsRng
+            .try_fill_bytes(&mut nonce)
+            .map_err(|_| KeyError::Sealing)?;
         let payload = Payload {
             msg: &plain,
             aad: &associated(self.current.id, server),
@@ -193,7 +213,7 @@ impl SessionKeys {
         id.push(VERSION);
         id.extend_from_slice(&self.current.id);
         id.extend_from_slice(&nonce);
-        id.extend_from_slice(&secret.map_err(|_| KeyError)?);
+        id.extend_from_slice(&secret.map_err(|_| KeyError::Sealing)?);
         Ok((URL_SAFE_NO_PAD.encode(id), Handle::of_nonce(&nonce)))
     }
 
@@ -459,8 +479,11 @@ mod tests {
             assert!(SessionKeys::new(key).open(id.as_bytes(), "wiki").is_ok());
         }
         for text in ["", "07", &"zz".repeat(32)] {
-            assert!(SessionKey::parse(&Secret::new(text)).is_err());
+            let error = SessionKey::parse(&Secret::new(text)).unwrap_err();
+            assert_eq!(error, KeyError::Form);
         }
+        let zeros = SessionKey::parse(&Secret::new("0".repeat(64)));
+        assert_eq!(zeros.unwrap_err(), KeyError::Zeros);
         assert_eq!(format!("{:?}", SessionKey::new([7; 32])), "SessionKey(…)");
     }
 

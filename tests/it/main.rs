@@ -18,6 +18,7 @@
 mod access;
 mod balancing;
 mod by_environment;
+mod compose;
 mod credentials;
 mod dashboards;
 mod demo;
