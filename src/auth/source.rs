@@ -5,7 +5,8 @@
 //! 1. A [`SecretCell`] holds the present value and a *generation*: a number that no other value of this process has.
 //!    A new generation means a new value; setting or reading the same value again changes nothing.
 //! 2. A file that vanishes or cannot be read leaves the last value in place: a mount that is being swapped is no loss.
-//!    A file that is there and empty is no value.
+//!    A file that is there and empty is no value. Who takes a key away from callers means it, though: a cell that is
+//!    [`revocable`](SecretCell::revocable) has no value once its file is gone.
 //! 3. Files are at most 64 KiB of UTF-8. White space around the value is dropped.
 //! 4. [`SecretCell::changed_at`] is when the present value was read first: what proves that a rotation has arrived.
 //! 5. [`SecretCell::watch`] reads the file at an interval and when [`poke`](SecretCell::poke)d, until its [`Watch`] is
@@ -37,6 +38,8 @@ pub struct SecretCell(Arc<Cell>);
 
 struct Cell {
     file: Option<PathBuf>,
+    /// Whether a file that is gone takes the value with it.
+    is_revocable: bool,
     generation: AtomicU64,
     value: RwLock<Option<Secret>>,
     /// Seconds since 1970; 0 while there is no value.
@@ -48,7 +51,7 @@ impl SecretCell {
     /// A value that is known. An empty one is no value.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
-        let cell = Self::empty(None);
+        let cell = Self::empty(None, false);
         cell.set(Some(secret));
         cell
     }
@@ -78,7 +81,14 @@ impl SecretCell {
     /// The content of a file, not read yet: [`reread`](Self::reread) does that.
     #[must_use]
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self::empty(Some(path.into()))
+        Self::empty(Some(path.into()), false)
+    }
+
+    /// The same, but a file that is gone takes the value with it: for keys of callers, who must be kept out then. A
+    /// kubelet swaps a Secret's files as a whole, and never takes one away that is still in it.
+    #[must_use]
+    pub fn revocable(path: impl Into<PathBuf>) -> Self {
+        Self::empty(Some(path.into()), true)
     }
 
     /// The value, if there is one.
@@ -142,21 +152,30 @@ impl SecretCell {
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be read; the last value stays. The error names the file, never what is in it.
+    /// Fails if the file cannot be read; the last value stays, unless the file is gone and the cell revocable. The error
+    /// names the file, never what is in it.
     pub fn reread(&self) -> Result<bool, SourceError> {
         let Some(path) = self.file() else {
             return Ok(false);
         };
-        Ok(self.set(Some(read(path)?)))
+        match read(path) {
+            Err(_) if self.0.is_revocable && self.current().is_some() && is_gone(path) => {
+                Ok(self.set(None))
+            }
+            read => Ok(self.set(Some(read?))),
+        }
     }
 
-    /// Says so if its file was read and is empty: who emptied it hears of it before the callers do.
+    /// Says so if its file was read and there is no value: who emptied it hears of it before the callers do.
     pub(crate) fn warn_if_empty(&self) {
-        if let (Some(file), None) = (self.file(), self.current()) {
-            tracing::warn!(
-                file = %file.display(),
-                "the file is empty; calls fail as credential_missing until it is filled"
-            );
+        let (Some(file), None) = (self.file(), self.current()) else {
+            return;
+        };
+        let file = file.display();
+        if self.0.is_revocable {
+            tracing::warn!(%file, "the file is empty or gone; nobody has this key until it is filled");
+        } else {
+            tracing::warn!(%file, "the file is empty; calls fail as credential_missing until it is filled");
         }
     }
 
@@ -176,9 +195,10 @@ impl SecretCell {
         )
     }
 
-    fn empty(file: Option<PathBuf>) -> Self {
+    fn empty(file: Option<PathBuf>, is_revocable: bool) -> Self {
         Self(Arc::new(Cell {
             file,
+            is_revocable,
             generation: AtomicU64::new(0),
             value: RwLock::new(None),
             changed_at: AtomicU64::new(0),
@@ -311,6 +331,11 @@ fn read(path: &Path) -> Result<Secret, SourceError> {
     Ok(Secret::new(text.as_str()))
 }
 
+/// Whether there is no such file, for sure.
+fn is_gone(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 fn next_generation() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -374,6 +399,24 @@ mod tests {
         file.write("\n");
         assert_eq!(cell.reread(), Ok(true));
         assert_eq!(text(&cell), None);
+    }
+
+    #[test]
+    fn rule_2_a_key_of_callers_goes_with_its_file() {
+        let file = Scratch::new("key\n");
+        let cell = SecretCell::revocable(&file.0);
+        assert_eq!(cell.reread(), Ok(true));
+        std::fs::remove_file(&file.0).unwrap();
+        assert_eq!(cell.reread(), Ok(true));
+        assert_eq!(text(&cell), None);
+        assert_eq!(cell.changed_at(), None);
+        assert!(cell.reread().is_err(), "it is told each time");
+        // What is there and cannot be read is not gone.
+        file.write("key");
+        assert_eq!(cell.reread(), Ok(true));
+        file.write(&"x".repeat(64 * 1024 + 1));
+        assert!(cell.reread().is_err());
+        assert_eq!(text(&cell).as_deref(), Some("key"));
     }
 
     #[test]

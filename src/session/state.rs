@@ -272,9 +272,13 @@ impl SessionState {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Ends it for good.
+    /// Ends it for good, and keeps nothing for a rebuild that will not come.
     pub fn end(&self) {
         self.is_over.store(true, Ordering::Release);
+        let mut changed = self.changed();
+        changed.subscriptions = BTreeSet::new();
+        changed.params = None;
+        changed.log_level = None;
     }
 
     /// What has changed, for a store to keep.

@@ -118,6 +118,7 @@ impl Bound {
         let limits = Limits {
             // 6 s of a gateway's minute: its agents keep connections. 500 ms of a sidecar's 5 s, whose agent has gone.
             farewell: (self.grace / 10).min(FAREWELL),
+            connections: shared.room.connections,
             ..Limits::default()
         };
         for listener in self.listeners {
@@ -136,15 +137,10 @@ impl Bound {
         let admin = serve(
             self.admin_socket,
             Arc::new(self.admin),
-            Limits::default(),
+            beside(),
             open.clone(),
         );
-        let control = serve(
-            self.control_socket,
-            Arc::new(self.control),
-            Limits::default(),
-            open,
-        );
+        let control = serve(self.control_socket, Arc::new(self.control), beside(), open);
         let calls = async {
             drain.begun().await;
             let mut grace = pin!(tokio::time::sleep(self.grace));
@@ -254,4 +250,17 @@ async fn end_sessions(servers: &[Arc<ServerState>]) {
         }
     }
     while sending.join_next().await.is_some() {}
+}
+
+/// What the admin and the control port bound. They answer whoever can connect: nobody may take much there, and nobody
+/// may keep the kubelet's probes out.
+fn beside() -> Limits {
+    Limits {
+        connections: 128,
+        per_address: 16,
+        head_bytes: 8 * 1024,
+        idle: Duration::from_secs(30),
+        write: Duration::from_secs(10),
+        ..Limits::default()
+    }
 }

@@ -107,7 +107,7 @@ impl Inbound {
         let mut keys = ApiKeys::new();
         for key in &configured.api_keys {
             let at = format!("listeners.{}.inboundAuth.{}", listener.name, key.name);
-            let cell = secrets.open(at, &key.value)?;
+            let cell = secrets.open_key(at, &key.value)?;
             keys = if key.header == "x-api-key" || key.header == AUTHORIZATION {
                 // The two usual headers: the key may come in either, as a bearer token in the second.
                 keys.with(&key.name, cell)

@@ -1,12 +1,13 @@
-//! How much of the memory that the process may have is for the bodies of requests.
+//! How much of the memory that the process may have callers may take: for the bodies of requests, and for connections.
 //!
 //! Contract:
 //!
 //! 1. It is a quarter of the container's limit, at least 10 MiB and at most 256 MiB, which it is where there is no limit: the rest is
 //!    for connections, sessions, answers and the allocator. So callers together cannot have the container killed for
 //!    memory by what they send; they are refused with 503 before.
-//! 2. A listener that takes larger bodies than that is warned of at the start: such a body is refused whenever it comes.
-//! 3. The limit is the least one on the way from the process's control group to the root, of either version. It is read
+//! 2. A listener that takes larger bodies than that is warned of: such a body is refused whenever it comes.
+//! 3. Listeners take as many connections as another quarter has room for, at least 500 and at most 10,000 each.
+//! 4. The limit is the least one on the way from the process's control group to the root, of either version. It is read
 //!    once, at the start.
 
 use std::fs;
@@ -21,10 +22,33 @@ const LEAST: u64 = 10 << 20;
 /// What part of the limit it is.
 const PART: u64 = 4;
 
-/// How many bytes the bodies of all requests may take at once.
-pub(super) fn request_bytes() -> usize {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    share(limit(&groups, |file| fs::read_to_string(file).ok()))
+/// What one connection takes that has nothing but a small head.
+const CONNECTION: u64 = 16 << 10;
+
+/// What callers may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Bytes of the bodies of all requests at once.
+    pub(super) request_bytes: usize,
+    /// Connections of one listener.
+    pub(super) connections: usize,
+}
+
+impl Room {
+    /// What there is in this process's control group.
+    pub(super) fn here() -> Self {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::within(limit(&groups, |file| fs::read_to_string(file).ok()))
+    }
+
+    fn within(limit: Option<u64>) -> Self {
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let part = limit.map_or(u64::MAX, |limit| limit / PART);
+        Self {
+            request_bytes: number(part.clamp(LEAST, MOST)),
+            connections: number((part / CONNECTION).clamp(500, 10_000)),
+        }
+    }
 }
 
 /// The listeners that take bodies for which there will never be room.
@@ -32,11 +56,6 @@ pub(super) fn too_large(listeners: &[Listener], bytes: usize) -> impl Iterator<I
     listeners
         .iter()
         .filter(move |listener| listener.max_body_bytes > bytes)
-}
-
-fn share(limit: Option<u64>) -> usize {
-    let bytes = limit.map_or(MOST, |limit| (limit / PART).clamp(LEAST, MOST));
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The limit in force for whoever is in these groups, which are as in `/proc/self/cgroup`.
@@ -81,7 +100,7 @@ mod tests {
 
     #[test]
     fn rule_1_a_quarter_within_bounds() {
-        let mib = |limit: Option<u64>| share(limit) as u64 / MI;
+        let mib = |limit: Option<u64>| Room::within(limit).request_bytes as u64 / MI;
         assert_eq!(mib(Some(128 * MI)), 32);
         assert_eq!(mib(Some(24 * MI)), 10);
         assert_eq!(mib(Some(64 << 30)), 256);
@@ -102,7 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_the_least_limit_on_the_way_to_the_root() {
+    fn rule_3_connections_have_a_quarter_within_bounds() {
+        let connections = |limit: Option<u64>| Room::within(limit).connections;
+        assert_eq!(connections(Some(128 * MI)), 2048);
+        assert_eq!(connections(Some(512 * MI)), 8192);
+        assert_eq!(connections(Some(16 * MI)), 500);
+        assert_eq!(connections(Some(64 << 30)), 10_000);
+        assert_eq!(connections(None), 10_000);
+    }
+
+    #[test]
+    fn rule_4_the_least_limit_on_the_way_to_the_root() {
         let files = [
             ("pods/memory.max", "134217728\n"),
             ("pods/one/memory.max", "268435456\n"),
@@ -114,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_a_container_sees_its_own_group_as_the_root() {
+    fn rule_4_a_container_sees_its_own_group_as_the_root() {
         let files = [("memory.max", "134217728\n")];
         assert_eq!(limit_of("0::/\n", &files), Some(128 * MI));
         assert_eq!(limit_of("0::/kubepods/pod1/2\n", &files), Some(128 * MI));
     }
 
     #[test]
-    fn rule_3_the_first_version_of_control_groups() {
+    fn rule_4_the_first_version_of_control_groups() {
         let groups = "12:cpu,cpuacct:/docker/1\n5:hugetlb,memory:/docker/1\n0::/\n";
         for file in [
             "memory/docker/1/memory.limit_in_bytes",
@@ -136,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_cannot_be_read_is_no_limit() {
+    fn rule_4_what_cannot_be_read_is_no_limit() {
         for groups in ["", "nonsense", "0:", "0::/\n", "0::/../..\n"] {
             assert_eq!(
                 limit_of(groups, &[("memory.max", "much\n")]),

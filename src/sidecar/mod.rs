@@ -2,7 +2,8 @@
 //!
 //! Contract:
 //!
-//! 1. [`Sidecar::build`] is a function of the configuration: it reads secrets and certificates, and binds nothing.
+//! 1. [`Sidecar::build`] reads what the configuration names (secrets, certificates, variables) and how much memory there
+//!    is, starts the tasks that follow files and export telemetry, which end with the sidecar, and binds nothing.
 //!    [`Sidecar::bind`] binds; [`Bound::run`] serves until the drain is over.
 //! 2. A reload is whole or not at all: a configuration that cannot be used changes a counter, a log line and the status
 //!    page. A server and a listener whose sections did not change keep their stack; calls that have begun keep theirs in

@@ -1,6 +1,6 @@
 //! Opens what a configuration only names: files and variables become cells that are re-read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -87,19 +87,37 @@ impl<'a> Secrets<'a> {
         at: String,
         source: &SecretSource,
     ) -> Result<SecretCell, BoxError> {
-        let cell = self.cell(source)?;
+        let cell = self.cell(source, SecretCell::from_file)?;
+        Ok(self.keep(at, cell))
+    }
+
+    /// The same for a key that callers show: it is nobody's once its file is gone.
+    pub(super) fn open_key(
+        &mut self,
+        at: String,
+        source: &SecretSource,
+    ) -> Result<SecretCell, BoxError> {
+        let cell = self.cell(source, SecretCell::revocable)?;
+        Ok(self.keep(at, cell))
+    }
+
+    fn keep(&mut self, at: String, cell: SecretCell) -> SecretCell {
         if let Some(before) = self.before.iter().find(|before| before.at == at) {
             cell.continues(&before.cell);
         }
         let opened = cell.clone();
         self.opened.push(Opened { at, cell: opened });
-        Ok(cell)
+        cell
     }
 
-    fn cell(&mut self, source: &SecretSource) -> Result<SecretCell, BoxError> {
+    fn cell(
+        &mut self,
+        source: &SecretSource,
+        from_file: fn(PathBuf) -> SecretCell,
+    ) -> Result<SecretCell, BoxError> {
         match source {
             SecretSource::File(path) => {
-                let cell = SecretCell::from_file(path.clone());
+                let cell = from_file(path.clone());
                 match cell.reread() {
                     Err(error) => {
                         tracing::warn!(%error, "a secret cannot be read yet; it is looked for again");
@@ -136,7 +154,7 @@ impl<'a> Secrets<'a> {
                     Value::Plain(name) => name.clone(),
                     Value::Secret(source) => {
                         // It is read once: a name that is not there now would stay nobody's.
-                        let name = self.cell(source)?.current();
+                        let name = self.cell(source, SecretCell::from_file)?.current();
                         let name = name.ok_or("the user's name (auth.username) cannot be read")?;
                         name.expose_secret().to_owned()
                     }

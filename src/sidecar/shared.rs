@@ -19,7 +19,7 @@ use crate::sidecar::export::Exported;
 use crate::sidecar::front::Front;
 use crate::sidecar::gauges::{Gauges, families};
 use crate::sidecar::heartbeat::Heartbeat;
-use crate::sidecar::memory::{request_bytes, too_large};
+use crate::sidecar::memory::{Room, too_large};
 use crate::sidecar::process::Process;
 use crate::sidecar::restart::restart_only;
 use crate::sidecar::router::{Route, Router, Routes};
@@ -32,6 +32,7 @@ use crate::transport::listener::Drain;
 pub(super) struct Shared {
     registry: Registry,
     pub(super) common: Common,
+    pub(super) room: Room,
     budget: ByteBudget,
     pub(super) drain: Drain,
     bodies: BodyLog,
@@ -51,16 +52,7 @@ impl Shared {
         loaded: &Loaded,
         environment: Box<dyn Environment>,
     ) -> Result<Self, BoxError> {
-        let bytes = request_bytes();
-        for listener in too_large(&loaded.config.listeners, bytes) {
-            tracing::warn!(
-                listener = listener.name,
-                maxBodyBytes = listener.max_body_bytes,
-                room = bytes,
-                "maxBodyBytes is above what this container's memory has room for, a quarter of its limit: \
-                 raise the limit or lower maxBodyBytes"
-            );
-        }
+        let room = Room::here();
         let registry = Registry::new();
         let drain = Drain::default();
         let (session_keys, session_secret) =
@@ -83,7 +75,8 @@ impl Shared {
             heartbeat: Heartbeat::default(),
             session_secret,
             registry,
-            budget: ByteBudget::new(bytes),
+            room,
+            budget: ByteBudget::new(room.request_bytes),
             drain,
             bodies: BodyLog::default(),
             started: loaded.config.clone(),
@@ -169,6 +162,7 @@ impl Shared {
         generation.stacks = stacks;
         generation.refused = None;
         self.warn_of_restart(config);
+        self.warn_of_room(config);
         self.gauges.reloaded(hash(digest).as_deref());
         Ok(())
     }
@@ -189,6 +183,18 @@ impl Shared {
         let waiting = restart_only(&self.started, config);
         if !waiting.is_empty() {
             tracing::warn!(keys = ?waiting, "keys of the configuration were changed that only a restart takes");
+        }
+    }
+
+    fn warn_of_room(&self, config: &Config) {
+        for listener in too_large(&config.listeners, self.room.request_bytes) {
+            tracing::warn!(
+                listener = listener.name,
+                maxBodyBytes = listener.max_body_bytes,
+                room = self.room.request_bytes,
+                "maxBodyBytes is above what this container's memory has room for, a quarter of its limit: \
+                 raise the limit or lower maxBodyBytes"
+            );
         }
     }
 

@@ -3,11 +3,13 @@
 //! Contract:
 //!
 //! 1. No more than [`Limits::connections`] are open; above it the socket is left alone until one ends, so that the
-//!    kernel's queue holds the callers.
+//!    kernel's queue holds the callers. One address has [`Limits::per_address`] of them at most: one more is closed at
+//!    once, so that one caller cannot keep all others out.
 //! 2. A connection whose first byte does not come within [`Limits::first_byte`], whose request head takes longer than
 //!    [`Limits::head`], or that is idle between requests for [`Limits::idle`], is closed. One sweep a second does it for
 //!    all connections, so that a request sets no timer; spans are good to a second.
-//! 3. A head is at most [`Limits::head_bytes`] and 100 headers (431 above, by hyper).
+//! 3. A head is at most [`Limits::head_bytes`] and 100 headers (431 above, by hyper). What heads that have not ended take
+//!    beyond 8 KiB each is at most [`Limits::unfinished_heads`] in all: a connection that would take more is cut.
 //! 4. [`Drain::begin`]: no new connections; what is answered from then on is told that it is the last answer
 //!    (`Connection: close`). Connections that are idle for [`Limits::farewell`] are closed: a caller who is just sending,
 //!    as one is whose answer had begun before and has now ended, is answered.
@@ -17,12 +19,11 @@
 //! 6. A caller that takes none of its answer's bytes for [`Limits::write`] is cut, so that callers who do not read cannot
 //!    hold all connections. An answer that has nothing to send, such as a quiet stream, is not meant.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,10 +34,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::Body;
 
+use super::connections::{BUSY, Connections, Head, IDLE, Registered, State};
 pub use super::drain::Drain;
 
 /// What a listener bounds.
@@ -45,6 +47,8 @@ pub use super::drain::Drain;
 pub struct Limits {
     /// Connections at once. Default 10,000.
     pub connections: usize,
+    /// How many of them one address may have. Default 10,000.
+    pub per_address: usize,
     /// How long a new connection may be silent. Default 10 s.
     pub first_byte: Duration,
     /// How long the head of a request may take. Default 10 s.
@@ -55,6 +59,8 @@ pub struct Limits {
     pub write: Duration,
     /// The most bytes that a request's head may have. Default 64 KiB.
     pub head_bytes: usize,
+    /// The most bytes, beyond 8 KiB each, of all heads that have not ended. Default 16 MiB.
+    pub unfinished_heads: usize,
     /// How long a drain leaves an idle connection open: closed at once, it would be closed before some caller's eyes, who
     /// cannot know whether the request that was on its way has been executed. Default 0.
     pub farewell: Duration,
@@ -66,216 +72,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            per_address: 10_000,
             first_byte: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_mins(5),
             write: Duration::from_mins(1),
             head_bytes: 64 * 1024,
+            unfinished_heads: 16 << 20,
             farewell: Duration::ZERO,
             last_words: Duration::from_millis(300),
-        }
-    }
-}
-
-/// How often a drain looks at a connection within [`Limits::farewell`].
-const LOOKS: u32 = 4;
-
-/// What a connection is at.
-const FIRST_BYTE: u8 = 0;
-const HEAD: u8 = 1;
-const BUSY: u8 = 2;
-const IDLE: u8 = 3;
-
-/// One connection, as the sweep sees it.
-#[derive(Debug)]
-struct Connection {
-    doing: AtomicU8,
-    /// The tick at which it began to do so.
-    since: AtomicU32,
-    /// The tick since which no byte could be written; 0 while bytes flow or none wait.
-    stalled: AtomicU32,
-    cut: AtomicBool,
-    stop: AtomicBool,
-    /// One for both: what a connection waits for beside its caller costs each of its polls.
-    wake: Notify,
-}
-
-/// All connections of one listener, and the coarse clock that they are measured with.
-#[derive(Debug)]
-struct Connections {
-    open: Mutex<HashMap<u64, Arc<Connection>>>,
-    next: AtomicU64,
-    tick: AtomicU32,
-    /// Whether a drain has begun, so that the next answer of a connection is its last.
-    leaving: AtomicBool,
-    limits: Limits,
-}
-
-impl Connections {
-    fn new(limits: Limits) -> Self {
-        Self {
-            open: Mutex::default(),
-            next: AtomicU64::new(0),
-            tick: AtomicU32::new(0),
-            leaving: AtomicBool::new(false),
-            limits,
-        }
-    }
-
-    fn add(self: &Arc<Self>) -> Registered {
-        let connection = Arc::new(Connection {
-            doing: AtomicU8::new(FIRST_BYTE),
-            since: AtomicU32::new(self.tick.load(Ordering::Relaxed)),
-            stalled: AtomicU32::new(0),
-            cut: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            wake: Notify::new(),
-        });
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(key, connection.clone());
-        Registered {
-            connections: self.clone(),
-            connection,
-            key,
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Moves the coarse clock by one second and cuts what has waited too long.
-    fn sweep(&self) {
-        let now = self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        for connection in self.lock().values() {
-            let stalled = connection.stalled.load(Ordering::Relaxed);
-            let since = connection.since.load(Ordering::Relaxed);
-            let (since, allowed) = match connection.doing.load(Ordering::Relaxed) {
-                // Whatever its answer is at: what waits to be written waits for the caller.
-                _ if stalled != 0 => (stalled, self.limits.write),
-                FIRST_BYTE => (since, self.limits.first_byte),
-                HEAD => (since, self.limits.head),
-                IDLE => (since, self.limits.idle),
-                _ => continue,
-            };
-            if u64::from(now.wrapping_sub(since)) > allowed.as_secs() {
-                connection.cut();
-            }
-        }
-    }
-
-    /// Ends each connection with its next answer, or once nothing has been asked on it for a while. Never returns.
-    async fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        let farewell = self.limits.farewell;
-        if !farewell.is_zero() {
-            let mut quiet: HashMap<u64, u8> = HashMap::new();
-            loop {
-                tokio::time::sleep(farewell / LOOKS).await;
-                let open = self.lock();
-                quiet.retain(|key, _| open.contains_key(key));
-                for (key, connection) in open.iter() {
-                    let looks = quiet.entry(*key).or_default();
-                    *looks = match connection.doing.load(Ordering::Relaxed) {
-                        BUSY | HEAD => 0,
-                        _ => looks.saturating_add(1),
-                    };
-                    if u32::from(*looks) >= LOOKS {
-                        connection.stop();
-                    }
-                }
-            }
-        }
-        self.stop_all();
-        std::future::pending::<()>().await;
-    }
-
-    fn stop_all(&self) {
-        for connection in self.lock().values() {
-            connection.stop();
-        }
-    }
-
-    fn cut_all(&self) {
-        for connection in self.lock().values() {
-            connection.cut();
-        }
-    }
-}
-
-impl Connection {
-    fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
-    }
-
-    fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
-    }
-}
-
-/// A connection in the table, taken out on drop.
-struct Registered {
-    connections: Arc<Connections>,
-    connection: Arc<Connection>,
-    key: u64,
-}
-
-impl Registered {
-    fn state(&self) -> State {
-        State {
-            connections: self.connections.clone(),
-            connection: self.connection.clone(),
-        }
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.connections.lock().remove(&self.key);
-    }
-}
-
-/// Notes what a connection does.
-#[derive(Clone)]
-struct State {
-    connections: Arc<Connections>,
-    connection: Arc<Connection>,
-}
-
-impl State {
-    fn set(&self, doing: u8) {
-        let now = self.connections.tick.load(Ordering::Relaxed);
-        self.connection.since.store(now, Ordering::Relaxed);
-        self.connection.doing.store(doing, Ordering::Relaxed);
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.connections.leaving.load(Ordering::Relaxed)
-    }
-
-    fn saw_bytes(&self) {
-        if matches!(
-            self.connection.doing.load(Ordering::Relaxed),
-            FIRST_BYTE | IDLE
-        ) {
-            self.set(HEAD);
-        }
-    }
-
-    /// Notes whether bytes could be written.
-    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
-        let stalled = &self.connection.stalled;
-        match polled {
-            Poll::Pending if stalled.load(Ordering::Relaxed) == 0 => {
-                let now = self.connections.tick.load(Ordering::Relaxed);
-                stalled.store(now.max(1), Ordering::Relaxed);
-            }
-            Poll::Ready(Ok(_)) if stalled.load(Ordering::Relaxed) != 0 => {
-                stalled.store(0, Ordering::Relaxed);
-            }
-            _ => {}
         }
     }
 }
@@ -310,7 +115,10 @@ pub async fn serve<A: Answer>(socket: TcpListener, answer: Arc<A>, limits: Limit
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    let registered = connections.add();
+                    let Some(registered) = connections.add(peer.ip().to_canonical()) else {
+                        tracing::debug!(%peer, "a connection was closed: its address has as many as it may");
+                        continue;
+                    };
                     let serving = serve_connection(stream, peer, answer.clone(), registered);
                     tokio::spawn(async move {
                         serving.await;
@@ -389,7 +197,7 @@ async fn serve_connection<A: Answer>(
     let mut http = http1::Builder::new();
     http.max_buf_size(head_bytes).half_close(false);
     let mut connection =
-        pin!(http.serve_connection(TokioIo::new(Watched { stream, state }), service));
+        pin!(http.serve_connection(TokioIo::new(Watched::new(stream, state)), service));
     loop {
         tokio::select! {
             // Nearly always it is the caller or an answer.
@@ -479,6 +287,23 @@ impl http_body::Body for Counted {
 struct Watched {
     stream: TcpStream,
     state: State,
+    head: Head,
+}
+
+impl Watched {
+    fn new(stream: TcpStream, state: State) -> Self {
+        Self {
+            stream,
+            state,
+            head: Head::default(),
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.head.restart(&self.state.connections);
+    }
 }
 
 impl AsyncRead for Watched {
@@ -489,8 +314,10 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.state.saw_bytes();
+        let came = buf.filled().len() - before;
+        if came > 0 {
+            let this = &mut *self;
+            this.state.saw_bytes(came, &mut this.head)?;
         }
         polled
     }
@@ -502,8 +329,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.state.wrote(&polled);
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.state.wrote(&polled, &mut this.head);
         polled
     }
 
@@ -512,8 +340,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.state.wrote(&polled);
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.state.wrote(&polled, &mut this.head);
         polled
     }
 
@@ -663,6 +492,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rule_1_one_address_has_its_share_and_no_more() {
+        let (address, _drain, _task) = start(Limits {
+            per_address: 1,
+            ..Limits::default()
+        })
+        .await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        assert!(get(&mut first, "/").await.ends_with("hello"));
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert!(is_closed(&mut second).await);
+        assert!(get(&mut first, "/").await.ends_with("hello"));
+        drop(first);
+        // Its end has to be noticed first.
+        for _ in 0..1000 {
+            let mut third = TcpStream::connect(address).await.unwrap();
+            let head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+            let mut answer = [0; 15];
+            if third.write_all(head).await.is_ok() && third.read_exact(&mut answer).await.is_ok() {
+                return;
+            }
+        }
+        panic!("the share did not come back");
+    }
+
+    #[tokio::test]
+    async fn rule_3_unfinished_heads_share_a_bound_and_give_it_back() {
+        let (address, _drain, _task) = start(Limits {
+            unfinished_heads: 20 * 1024,
+            ..Limits::default()
+        })
+        .await;
+        let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(24 * 1024));
+        let end = "\r\n\r\n";
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(long.as_bytes()).await.unwrap();
+        // One more such head is 12 KiB too much. Whichever comes second is cut.
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let _ = second.write_all(long.as_bytes()).await;
+        let mut answers = Vec::new();
+        for stream in [&mut first, &mut second] {
+            let mut answer = [0; 15];
+            let sent = stream.write_all(end.as_bytes()).await;
+            let is_answered = sent.is_ok() && stream.read_exact(&mut answer).await.is_ok();
+            answers.push(is_answered.then_some(answer));
+        }
+        assert_eq!(answers.iter().flatten().count(), 1, "{answers:?}");
+        assert_eq!(answers.iter().flatten().next(), Some(b"HTTP/1.1 200 OK"));
+        drop((first, second));
+        let mut third = TcpStream::connect(address).await.unwrap();
+        third.write_all((long + end).as_bytes()).await.unwrap();
+        let mut answer = [0; 15];
+        third.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
     async fn rule_3_a_head_that_does_not_end_is_431() {
         let (address, _drain, _task) = start(Limits {
             head_bytes: 8192,
@@ -788,20 +673,20 @@ mod tests {
     #[tokio::test]
     async fn rule_6_a_quiet_answer_is_not_a_caller_that_does_not_read() {
         let connections = Arc::new(Connections::new(Limits::default()));
-        let registered = connections.add();
+        let registered = connections.add([127, 0, 0, 1].into()).unwrap();
         let state = registered.state();
         state.set(BUSY);
         let cut = || registered.connection.cut.load(Ordering::Relaxed);
-        state.wrote(&Poll::Pending);
-        state.wrote(&Poll::Ready(Ok(1)));
+        state.wrote(&Poll::Pending, &mut Head::default());
+        state.wrote(&Poll::Ready(Ok(1)), &mut Head::default());
         for _ in 0..100 {
             connections.sweep();
         }
         assert!(!cut());
-        state.wrote(&Poll::Pending);
+        state.wrote(&Poll::Pending, &mut Head::default());
         for _ in 0..60 {
             connections.sweep();
-            state.wrote(&Poll::Pending);
+            state.wrote(&Poll::Pending, &mut Head::default());
         }
         assert!(!cut());
         connections.sweep();

@@ -44,7 +44,8 @@ impl Service {
                 let asked = value
                     .strip_prefix("${")
                     .and_then(|rest| rest.split(':').next());
-                let value = asked.map_or(value.to_owned(), |asked| format!("{TOKEN}{asked}"));
+                let value =
+                    asked.map_or_else(|| value.to_owned(), |asked| format!("{TOKEN}{asked}"));
                 (name, value)
             })
             .collect()

@@ -8,7 +8,8 @@
 //! 3. Each principal has its share; callers that nobody asked for a name have one together.
 //! 4. What is too much is answered with 429 and `Retry-After` at once: nothing waits here. A refused call takes nothing
 //!    of the rate's share if calls at once were what was exceeded.
-//! 5. DELETE always passes: it ends something.
+//! 5. The rate is taken from by each of them. A DELETE of a session always passes: it ends something. One that names none
+//!    is a call.
 //! 6. A call that outlives its caller counts until it has ended: its [`Share`] is in the request's extensions, and
 //!    `session` holds it. To hang up makes no room.
 //!
@@ -56,6 +57,7 @@ use crate::error::{Addressee, Cause, Failure, answer};
 use crate::facts::{Caller, Facts, Share};
 use crate::layer::rate::{Rate, Rates};
 use crate::mcp;
+use crate::mcp::headers::SESSION_ID;
 use shares::{Key, Permit, Shares};
 
 pub use body::LimitedBody;
@@ -170,16 +172,16 @@ where
 impl Limits {
     /// A permit, if there is anything to count.
     fn admit<B>(&self, request: &Request<B>) -> Result<Option<Arc<Permit>>, Failure> {
-        match *request.method() {
-            Method::DELETE => return Ok(None),
-            Method::GET => return take(&self.streams, &key(Facts::get(request))),
-            _ => {}
-        }
-        if !self.calls.are_limited() && self.rate_each.is_none() && self.rate_total.is_none() {
+        let shares = match *request.method() {
+            Method::DELETE if request.headers().contains_key(SESSION_ID) => return Ok(None),
+            Method::GET => &self.streams,
+            _ => &self.calls,
+        };
+        if !shares.are_limited() && self.rate_each.is_none() && self.rate_total.is_none() {
             return Ok(None);
         }
         let key = key(Facts::get(request));
-        let permit = take(&self.calls, &key)?;
+        let permit = take(shares, &key)?;
         let each = self
             .rate_each
             .as_ref()

@@ -24,6 +24,15 @@ impl Stack {
     async fn send(&mut self, method: Method, principal: Option<&str>, is_listen: bool) -> Answer {
         let mut request = Request::new(());
         *request.method_mut() = method;
+        self.send_request(request, principal, is_listen).await
+    }
+
+    async fn send_request(
+        &mut self,
+        mut request: Request<()>,
+        principal: Option<&str>,
+        is_listen: bool,
+    ) -> Answer {
         let facts = Facts::of(&mut request);
         if let Some(principal) = principal {
             facts.set_caller(Caller::named(principal.into()));
@@ -137,19 +146,29 @@ async fn rule_4_a_total_rate_holds_for_all() {
 }
 
 #[tokio::test]
-async fn rule_5_an_end_always_passes() {
+async fn rule_5_the_end_of_a_session_always_passes_and_one_of_none_is_a_call() {
     let mut stack = Stack::new(|params| {
         params.calls.total = Some(0);
         params.streams.total = Some(0);
     });
     assert_eq!(stack.call("ann").await.status(), 429);
-    assert_eq!(
-        stack
-            .send(Method::DELETE, Some("ann"), false)
-            .await
-            .status(),
-        200
-    );
+    let none = stack.send(Method::DELETE, Some("ann"), false).await;
+    assert_eq!(none.status(), 429);
+    let end = Request::delete("/")
+        .header(SESSION_ID, "a-session")
+        .body(())
+        .unwrap();
+    let ended = stack.send_request(end, Some("ann"), false).await;
+    assert_eq!(ended.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_5_streams_take_from_the_rate_too() {
+    let mut stack = Stack::new(|params| params.rate_each = Rate::new(1, Duration::from_secs(3)));
+    let first = stack.send(Method::GET, Some("ann"), false).await;
+    assert_eq!(first.status(), 200);
+    let second = stack.send(Method::GET, Some("ann"), false).await;
+    assert_eq!(second.status(), 429);
 }
 
 #[tokio::test]
