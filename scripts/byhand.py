@@ -68,6 +68,15 @@ class Peer:
         self.headers["MCP-Protocol-Version"] = LEGACY
         self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
+    def end(self) -> int:
+        """Ends its session; gives the status of the answer."""
+        address = urlsplit(self.url)
+        connection = http.client.HTTPConnection(address.netloc, timeout=30)
+        connection.request("DELETE", address.path, headers=self.headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
     def call(self, tool: str, arguments: dict, answer_id: str = "call-1") -> Answer:
         params = {"name": tool, "arguments": arguments}
         return self.post({"jsonrpc": "2.0", "id": answer_id, "method": "tools/call", "params": params})

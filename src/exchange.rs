@@ -6,19 +6,22 @@
 //!    [`Facts`], and ends it when it has counted it. Without a recorder there is no exchange, which
 //!    costs whoever would tell it something one branch.
 //! 2. It is told in this order: what the request is ([`Exchange::read`], by `inspect`), each time that it is sent
-//!    ([`Exchange::attempt`], by `dialect`) and what became of that ([`Exchange::attempted`]), how it ended
-//!    ([`Exchange::ended`]). Any of them may be missing, and attempts may go on when it has ended.
+//!    ([`Exchange::attempt`], by `dialect`) and what became of that ([`Exchange::attempted`]), that it was the end of a
+//!    session ([`Exchange::closed`], by `session`), how it ended ([`Exchange::ended`]). Any of them may be missing, and
+//!    attempts may go on when it has ended.
 //! 3. Only [`Exchange::attempt`] changes anything: it writes the trace that the upstream is to go on with.
 //! 4. Nothing of it waits or fails.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
 use crate::call::Call;
 use crate::error::Cause;
 use crate::facts::Facts;
+use crate::mcp::revision::Revision;
 
 /// Begins exchanges.
 pub trait Recorder: fmt::Debug + Send + Sync {
@@ -37,6 +40,11 @@ pub trait Exchange: fmt::Debug + Send + Sync {
 
     /// That attempt came to this.
     fn attempted(&self, number: u32, end: Attempted);
+
+    /// It has ended its caller's session, which had lasted so long and spoke that revision.
+    fn closed(&self, lasted: Duration, revision: Option<Revision>) {
+        let _ = (lasted, revision);
+    }
 
     /// The answer, or the lack of one, has ended.
     fn ended(&self, facts: &Facts, end: End);

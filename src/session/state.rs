@@ -108,6 +108,12 @@ impl OpenSession {
         self.handle
     }
 
+    /// When it ends by itself, in seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> u64 {
+        self.sealed.expires
+    }
+
     /// The revision that was negotiated.
     #[must_use]
     pub fn revision(&self) -> Option<Revision> {

@@ -69,9 +69,7 @@ impl About {
     pub(super) fn common(&self, method: &str, has_subject: bool) -> Vec<KeyValue> {
         let mut all = Vec::with_capacity(16);
         all.push(KeyValue::new(attribute::METHOD, method.to_owned()));
-        all.push(KeyValue::new(attribute::PROTOCOL_NAME, "http"));
-        all.push(KeyValue::new(attribute::PROTOCOL_VERSION, "1.1"));
-        all.push(KeyValue::new(attribute::TRANSPORT, "tcp"));
+        all.extend(transport());
         if let Some(version) = self.version {
             all.push(KeyValue::new(attribute::VERSION, version));
         }
@@ -86,6 +84,15 @@ impl About {
         }
         all
     }
+}
+
+/// What everything goes over.
+pub(super) fn transport() -> [KeyValue; 3] {
+    [
+        KeyValue::new(attribute::PROTOCOL_NAME, "http"),
+        KeyValue::new(attribute::PROTOCOL_VERSION, "1.1"),
+        KeyValue::new(attribute::TRANSPORT, "tcp"),
+    ]
 }
 
 /// At most so much of it, cut between characters.

@@ -5,6 +5,11 @@ pub(super) const SERVER_DURATION: &str = "mcp.server.operation.duration";
 /// The same, as who sends it sees it.
 pub(super) const CLIENT_DURATION: &str = "mcp.client.operation.duration";
 
+/// How long a session lasted, as who serves it sees it.
+pub(super) const SERVER_SESSION: &str = "mcp.server.session.duration";
+/// The same, as who uses it sees it.
+pub(super) const CLIENT_SESSION: &str = "mcp.client.session.duration";
+
 pub(super) const METHOD: &str = "mcp.method.name";
 pub(super) const VERSION: &str = "mcp.protocol.version";
 pub(super) const SESSION: &str = "mcp.session.id";

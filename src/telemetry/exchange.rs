@@ -23,7 +23,8 @@ use crate::exchange::{Attempted, Begun, End, Exchange, Peer, Recorder};
 use crate::facts::Facts;
 use crate::mcp::headers::SESSION_ID;
 use crate::mcp::method::Method;
-use crate::telemetry::about::About;
+use crate::mcp::revision::Revision;
+use crate::telemetry::about::{About, transport};
 use crate::telemetry::names::Names;
 use crate::telemetry::{attribute, remote};
 
@@ -35,6 +36,8 @@ const ATTEMPTS: usize = 64;
 pub(super) struct Instruments {
     server: Histogram<f64>,
     client: Histogram<f64>,
+    server_session: Histogram<f64>,
+    client_session: Histogram<f64>,
 }
 
 impl Instruments {
@@ -55,6 +58,14 @@ impl Instruments {
             client: histogram(
                 attribute::CLIENT_DURATION,
                 "How long one sending of it took, to the end of its answer.",
+            ),
+            server_session: histogram(
+                attribute::SERVER_SESSION,
+                "How long a session lasted that its caller ended.",
+            ),
+            client_session: histogram(
+                attribute::CLIENT_SESSION,
+                "The same, of the session at the server.",
             ),
         }
     }
@@ -381,6 +392,19 @@ impl Exchange for Watch {
                 self.finish(attempt, now, Some(convention::word(cause).to_owned()), None);
             }
             Attempted::GivenUp => attempt.given_up = Some(now),
+        }
+    }
+
+    fn closed(&self, lasted: Duration, revision: Option<Revision>) {
+        let Some(instruments) = &self.record.instruments else {
+            return;
+        };
+        let mut attributes = transport().to_vec();
+        attributes.push(KeyValue::new(attribute::OUR_SERVER, self.server.clone()));
+        attributes
+            .extend(revision.map(|revision| KeyValue::new(attribute::VERSION, revision.as_str())));
+        for session in [&instruments.server_session, &instruments.client_session] {
+            session.record(lasted.as_secs_f64(), &attributes);
         }
     }
 

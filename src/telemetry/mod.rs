@@ -15,8 +15,10 @@
 //! 5. Exporting never slows a call: spans wait in a bounded queue for a thread of the SDK's, and what does not fit is
 //!    lost. Whoever hears nothing from the collector is warned once, and told when it is back.
 //! 6. [`Telemetry::flush`] ends it: what waits is sent, within a second.
+//! 7. How long a session lasted is measured when its caller ends it.
 //!
-//! It deliberately leaves out: logs, exemplars, and the durations of sessions, which nobody ends reliably.
+//! It deliberately leaves out: logs, exemplars, and the durations of sessions that nobody ends: only a DELETE tells that
+//! one is over.
 
 mod about;
 mod attribute;

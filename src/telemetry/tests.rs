@@ -308,6 +308,28 @@ async fn rule_3_a_trace_that_is_not_recorded_goes_on_unrecorded() {
 }
 
 #[tokio::test]
+async fn rule_7_a_session_that_is_ended_is_measured() {
+    let rig = Rig::new(Sampling::default());
+    let exchange = rig.begin(&[("mcp-session-id", "hunter2")]);
+    exchange.closed(Duration::from_secs(90), Some(Revision::V2025_11_25));
+    end(&exchange, End::Ok { shown: false });
+    for name in [attribute::SERVER_SESSION, attribute::CLIENT_SESSION] {
+        let points = rig.points(name);
+        let [(attributes, 1)] = points.as_slice() else {
+            panic!("{points:?}");
+        };
+        for (key, value) in [
+            ("mcp.protocol.version", "2025-11-25"),
+            ("network.transport", "tcp"),
+            ("outrigger.server", "wiki"),
+        ] {
+            assert_eq!(attribute(attributes, key).as_deref(), Some(value), "{key}");
+        }
+        assert!(!format!("{points:?}").contains("hunter2"));
+    }
+}
+
+#[tokio::test]
 async fn rule_4_attributes_are_those_of_the_convention_and_hold_no_secret() {
     let rig = Rig::new(Sampling::default());
     let exchange = rig.begin(&[

@@ -19,11 +19,11 @@ use tower_service::Service;
 
 use crate::call::Call;
 use crate::error::{BoxError, Cause, Failure};
+use crate::exchange::End;
 use crate::facts::Facts;
 use crate::layer::metrics::families::ServerFamilies;
-use crate::layer::metrics::outcome::Outcome;
 use crate::layer::metrics::reading::Reading;
-use crate::layer::metrics::semconv::{End, Operation};
+use crate::layer::metrics::semconv::Operation;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
 
@@ -151,37 +151,31 @@ impl Watch {
     /// The answer has ended as it should.
     fn complete(mut self) {
         self.0.reading.complete();
-        let (outcome, code) = self.said();
-        self.end(outcome, None, code);
+        let end = self.said();
+        self.end(end);
     }
 
     /// There is no answer, or it broke off.
     fn failed(self, error: &BoxError) {
         let cause = Failure::of(error).map_or(Cause::ConnectionLost, Failure::cause);
-        self.end(Outcome::of_cause(cause), Some(cause), None);
+        self.end(End::Failed(cause, None));
     }
 
     /// Nobody wants the rest. An answer that was seen counts, and so does a status that said enough.
     fn dropped(self) {
-        let (outcome, code) = self.said();
-        let is_known = self.0.reading.is_answered() || outcome != Outcome::Ok;
-        let outcome = if is_known {
-            outcome
-        } else {
-            Outcome::Cancelled
+        let end = match self.said() {
+            End::Ok { shown: false } => End::Cancelled,
+            end => end,
         };
-        self.end(outcome, None, code);
+        self.end(end);
     }
 
     /// What the answer says, as far as it was seen.
-    fn said(&self) -> (Outcome, Option<i32>) {
-        self.0.reading.verdict().map_or_else(
-            || (Outcome::of_status(self.0.status), None),
-            |verdict| (verdict.outcome, verdict.code),
-        )
+    fn said(&self) -> End {
+        self.0.reading.end(self.0.status)
     }
 
-    fn end(self, outcome: Outcome, cause: Option<Cause>, code: Option<i32>) {
+    fn end(self, end: End) {
         let watched = *self.0;
         let families = &watched.families;
         let Some(semconv) = families.semconv() else {
@@ -193,11 +187,6 @@ impl Watch {
             method: watched.method,
             tool: tool.map(|tool| families.tool_label(tool)),
             revision: watched.revision,
-        };
-        let end = End {
-            outcome,
-            cause,
-            code,
         };
         let place = (watched.place.0.as_str(), watched.place.1.as_str());
         semconv.tried(
@@ -221,7 +210,7 @@ pin_project! {
     impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             if let Some(watch) = this.project().watch.take() {
-                watch.end(Outcome::Cancelled, None, None);
+                watch.end(End::Cancelled);
             }
         }
     }

@@ -10,12 +10,12 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::error::{BoxError, Cause, Failure};
-use crate::exchange;
+use crate::exchange::End;
 use crate::facts::Facts;
 use crate::layer::metrics::families::{Label, ServerFamilies};
 use crate::layer::metrics::outcome::Outcome;
 use crate::layer::metrics::reading::Reading;
-use crate::layer::metrics::semconv::{End, Operation};
+use crate::layer::metrics::semconv::Operation;
 use crate::mcp::headers;
 use crate::mcp::method::{self, Class};
 use crate::mcp::revision::{Era, Revision};
@@ -169,11 +169,6 @@ impl Observer {
         if self.is_stream {
             return;
         }
-        let cause = self.facts.cause();
-        let code = match cause {
-            Some(cause) => Some(cause.code()),
-            None => self.reading.verdict().and_then(|verdict| verdict.code),
-        };
         semconv.answered(
             &Operation {
                 server: self.families.server(),
@@ -181,28 +176,17 @@ impl Observer {
                 tool: self.facts.tool().map(|tool| self.families.tool_label(tool)),
                 revision: self.revision,
             },
-            End {
-                outcome,
-                cause,
-                code,
-            },
+            self.end_of(outcome),
             seconds,
         );
     }
 
     /// How it ended, as those who record it are told.
-    fn end_of(&self, outcome: Outcome) -> exchange::End {
-        let verdict = self.reading.verdict();
-        let code = verdict.and_then(|verdict| verdict.code).map(i64::from);
+    fn end_of(&self, outcome: Outcome) -> End {
         match (outcome, self.facts.cause()) {
-            (Outcome::Cancelled, _) => exchange::End::Cancelled,
-            (_, Some(cause)) => exchange::End::Failed(cause, code),
-            (Outcome::Ok, None) => exchange::End::Ok {
-                shown: self.reading.is_answered(),
-            },
-            (Outcome::ToolError, None) => exchange::End::ToolError,
-            (Outcome::RpcError, None) => exchange::End::RpcError(code),
-            (_, None) => exchange::End::Refused(self.status),
+            (Outcome::Cancelled, _) => End::Cancelled,
+            (_, Some(cause)) => End::Failed(cause, self.reading.code()),
+            (_, None) => self.reading.end(self.status),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Reads off an answer's bytes, as they go by, how the call ended.
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use crate::codec::sse::Decoder;
+use crate::exchange::End;
 use crate::layer::media;
-use crate::layer::metrics::outcome::{Verdict, may_be_a_result, may_be_an_error};
+use crate::layer::metrics::outcome::{Outcome, Verdict, may_be_a_result, may_be_an_error};
 
 /// The most bytes of a JSON answer, or of one event, that are looked at.
 const LOOKED_AT: usize = 64 * 1024;
@@ -65,6 +66,26 @@ impl Reading {
     /// Whether an answer was seen.
     pub(super) fn is_answered(&self) -> bool {
         self.is_answered
+    }
+
+    /// The code of the JSON-RPC error that it is, if it is one and has one.
+    pub(super) fn code(&self) -> Option<i64> {
+        self.verdict?.code.map(i64::from)
+    }
+
+    /// What the answer says, with that status, as whoever records it is told.
+    pub(super) fn end(&self, status: StatusCode) -> End {
+        let outcome = self
+            .verdict
+            .map_or_else(|| Outcome::of_status(status), |verdict| verdict.outcome);
+        match outcome {
+            Outcome::Ok => End::Ok {
+                shown: self.is_answered,
+            },
+            Outcome::ToolError => End::ToolError,
+            Outcome::RpcError => End::RpcError(self.code()),
+            _ => End::Refused(status),
+        }
     }
 
     /// A piece of the body goes by. Says how many events ended in it.

@@ -16,11 +16,12 @@
 
 use prometheus::{HistogramVec, Registry};
 
-use crate::convention::{BOUNDARIES, EXECUTE_TOOL, OTHER, bounded_code, word};
-use crate::error::{BoxError, Cause};
+use crate::convention::{
+    BOUNDARIES, EXECUTE_TOOL, OTHER, bounded_code, bounded_error, client_error, code, server_error,
+};
+use crate::error::BoxError;
+use crate::exchange::End;
 use crate::layer::metrics::declared::Declared;
-use crate::layer::metrics::outcome::Outcome;
-use crate::mcp::fault;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
 
@@ -82,14 +83,6 @@ pub(super) struct Operation<'a> {
     pub(super) revision: Option<Revision>,
 }
 
-/// How it ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct End {
-    pub(super) outcome: Outcome,
-    pub(super) cause: Option<Cause>,
-    pub(super) code: Option<i32>,
-}
-
 impl Semconv {
     /// Makes the families and registers them.
     ///
@@ -105,12 +98,8 @@ impl Semconv {
 
     /// A call was answered.
     pub(super) fn answered(&self, operation: &Operation<'_>, end: End, seconds: f64) {
-        let error = match end.code {
-            Some(code) if fault::is_the_callers(code.into()) => "",
-            Some(code) => bounded_code(code.into()),
-            None => end.outcome_label(),
-        };
-        let labels = labels(operation, error, end.code);
+        let error = server_error(end).unwrap_or_default();
+        let labels = labels(operation, &error, end);
         self.server.with_label_values(&labels).observe(seconds);
     }
 
@@ -122,36 +111,22 @@ impl Semconv {
         end: End,
         seconds: f64,
     ) {
-        let error = match (end.code, end.cause) {
-            (Some(code), _) => bounded_code(code.into()),
-            (None, Some(cause)) => word(cause),
-            (None, None) => end.outcome_label(),
-        };
-        let mut labels = labels(operation, error, end.code).to_vec();
+        let error = client_error(end).unwrap_or_default();
+        let mut labels = labels(operation, &error, end).to_vec();
         labels.extend([address, port]);
         self.client.with_label_values(&labels).observe(seconds);
     }
 }
 
-impl End {
-    fn outcome_label(self) -> &'static str {
-        if self.outcome == Outcome::Ok {
-            ""
-        } else {
-            self.outcome.as_str()
-        }
-    }
-}
-
-fn labels<'a>(operation: &Operation<'a>, error: &'static str, code: Option<i32>) -> [&'a str; 10] {
+fn labels<'a>(operation: &Operation<'a>, error: &'a str, end: End) -> [&'a str; 10] {
     let is_tool = operation.method == Some(Method::ToolsCall);
     [
         operation.server,
         operation.method.map_or(OTHER, Method::as_str),
-        error,
+        bounded_error(error),
         operation.tool.unwrap_or_default(),
         if is_tool { EXECUTE_TOOL } else { "" },
-        code.map_or("", |code| bounded_code(code.into())),
+        code(end).map_or("", bounded_code),
         operation.revision.map_or("", Revision::as_str),
         "http",
         "1.1",
@@ -161,7 +136,10 @@ fn labels<'a>(operation: &Operation<'a>, error: &'static str, code: Option<i32>)
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
+    use crate::error::Cause;
 
     fn counted(end: End) -> String {
         let registry = Registry::new();
@@ -195,17 +173,9 @@ mod tests {
         })
     }
 
-    fn end(outcome: Outcome, cause: Option<Cause>, code: Option<i32>) -> End {
-        End {
-            outcome,
-            cause,
-            code,
-        }
-    }
-
     #[test]
     fn rule_1_labels_and_boundaries_are_the_conventions() {
-        let text = counted(end(Outcome::Ok, None, None));
+        let text = counted(End::Ok { shown: true });
         let server = r#"mcp_server_operation_duration_seconds_bucket{error_type="",gen_ai_operation_name="execute_tool",gen_ai_tool_name="echo",mcp_method_name="tools/call",mcp_protocol_version="2026-07-28",network_protocol_name="http",network_protocol_version="1.1",network_transport="tcp",rpc_response_status_code="",server="wiki",le="0.5"} 1"#;
         assert!(text.lines().any(|line| line == server), "{text}");
         let client =
@@ -219,7 +189,7 @@ mod tests {
 
     #[test]
     fn rule_4_codes_are_a_closed_list() {
-        let [_, client] = labels(end(Outcome::RpcError, None, Some(-31_999)));
+        let [_, client] = labels(End::RpcError(Some(-31_999)));
         assert_eq!(client, (OTHER.to_owned(), OTHER.to_owned()));
     }
 
@@ -227,20 +197,24 @@ mod tests {
     fn rule_5_an_error_of_the_callers_own_is_none_of_the_server() {
         let pair = |error: &str, code: &str| (error.to_owned(), code.to_owned());
         assert_eq!(
-            labels(end(Outcome::RpcError, None, Some(-32602))),
+            labels(End::RpcError(Some(-32602))),
             [pair("", "-32602"), pair("-32602", "-32602")]
         );
         assert_eq!(
-            labels(end(Outcome::RpcError, None, Some(-32603))),
+            labels(End::RpcError(Some(-32603))),
             [pair("-32603", "-32603"), pair("-32603", "-32603")]
         );
         assert_eq!(
-            labels(end(Outcome::ToolError, None, None)),
+            labels(End::ToolError),
             [pair("tool_error", ""), pair("tool_error", "")]
         );
         assert_eq!(
-            labels(end(Outcome::Timeout, Some(Cause::RequestTimeout), None)),
+            labels(End::Failed(Cause::RequestTimeout, None)),
             [pair("timeout", ""), pair("timeout", "")]
+        );
+        assert_eq!(
+            labels(End::Refused(StatusCode::NOT_FOUND)),
+            [pair("404", ""), pair("404", "")]
         );
     }
 }

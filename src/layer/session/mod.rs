@@ -16,7 +16,8 @@
 //! 5. No answer, a modern one included, shows an upstream's id: the caller's own stands in its place, or nothing.
 //! 6. What a rebuild must bring back is noted once the server has accepted it: log level, subscriptions. All of it is
 //!    bounded; what is larger is not brought back, and a session whose `initialize` has parameters of more than 16 KiB is
-//!    not rebuilt. DELETE ends the session for good, if the server does not refuse it.
+//!    not rebuilt. DELETE ends the session for good, if the server does not refuse it; who records the
+//!    exchange is told how long it had lasted.
 //! 7. A legacy *request* whose caller leaves before its answer goes on in a task of its own, bounded in number and time
 //!    ([`Detached`]), for a disconnect is no cancel (C55). It goes on to count against its caller's limits. A GET stream ends with its caller. The caller's
 //!    `notifications/cancelled` goes upstream and, a second later, ends the detached call that it names.

@@ -286,6 +286,12 @@ impl Sessions {
         Ok(session)
     }
 
+    /// How long a session has lasted, if it was opened with the lifetime of now.
+    pub(super) fn age(&self, session: &OpenSession) -> Duration {
+        let opened = session.expires().saturating_sub(self.0.lifetime.as_secs());
+        Duration::from_secs(self.0.clock.unix_seconds().saturating_sub(opened))
+    }
+
     /// Takes a session out of those that are open.
     pub(super) fn forget(&self, session: &OpenSession) {
         if let Some((shard, piece)) = self.shard(session.id().as_bytes()) {

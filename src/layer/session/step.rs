@@ -137,6 +137,9 @@ impl Attend {
             session.state().end();
             session.save();
             self.sessions.forget(session);
+            if let Some(exchange) = self.facts.as_ref().and_then(Facts::exchange) {
+                exchange.closed(self.sessions.age(session), session.revision());
+            }
         }
     }
 

@@ -318,6 +318,55 @@ async fn rule_8_what_is_open_is_ended_and_its_upstreams_can_be_told() {
     assert!(sessions.end_all().is_empty());
 }
 
+/// Notes what it is told of the ends of sessions.
+#[derive(Debug, Default)]
+struct Ends(std::sync::Mutex<Vec<(u64, Option<Revision>)>>);
+
+impl crate::exchange::Exchange for Ends {
+    fn read(&self, _: &Call) {}
+
+    fn attempt(
+        &self,
+        _: &Call,
+        _: crate::exchange::Peer<'_>,
+        _: &mut http::HeaderMap,
+    ) -> crate::exchange::Begun {
+        crate::exchange::Begun::new(0, None)
+    }
+
+    fn attempted(&self, _: u32, _: crate::exchange::Attempted) {}
+
+    fn closed(&self, lasted: Duration, revision: Option<Revision>) {
+        self.0.lock().unwrap().push((lasted.as_secs(), revision));
+    }
+
+    fn ended(&self, _: &Facts, _: crate::exchange::End) {}
+}
+
+#[tokio::test]
+async fn rule_6_who_records_hears_how_long_a_session_lasted_that_was_ended() {
+    let params = params();
+    let clock = params.clock.clone();
+    let sessions = Sessions::new(params);
+    let id = opened(&sessions).await;
+    clock.advance(Duration::from_secs(90));
+    let ends = Arc::new(Ends::default());
+    let mut service = SessionLayer::new(sessions).layer(service_fn(server));
+    let mut send = async |request: Post| {
+        let mut request = with(&id, request);
+        let facts = Facts::recorded(None, Some(ends.clone()));
+        request.extensions_mut().insert(facts);
+        let service = service.ready().await.unwrap();
+        let _ = service.call(request).await;
+    };
+    send(post(CALL)).await;
+    assert_eq!(*ends.0.lock().unwrap(), []);
+    send(delete()).await;
+    send(delete()).await;
+    let expected = [(90, Some(Revision::V2025_06_18))];
+    assert_eq!(*ends.0.lock().unwrap(), expected);
+}
+
 #[tokio::test]
 async fn rule_3_a_session_stays_on_its_endpoint() {
     let mut params = params();
