@@ -125,7 +125,7 @@ be in the pod's template.
 {{- $values := .values -}}
 - name: outrigger
   image: {{ include "outrigger-pod.image" . | quote }}
-  imagePullPolicy: {{ $values.image.pullPolicy }}
+  imagePullPolicy: {{ $values.image.pullPolicy | quote }}
   {{- if eq .mode "sidecar" }}
   restartPolicy: Always
   {{- end }}
@@ -169,8 +169,8 @@ be in the pod's template.
       mountPath: /etc/outrigger
       readOnly: true
     {{- range $values.secrets }}
-    - name: outrigger-secret-{{ .name }}
-      mountPath: /run/secrets/outrigger/{{ .name }}
+    - name: {{ printf "outrigger-secret-%s" .name | quote }}
+      mountPath: {{ printf "/run/secrets/outrigger/%s" .name | quote }}
       readOnly: true
     {{- end }}
     {{- if $values.serviceAccountToken.audience }}
@@ -203,15 +203,15 @@ as root, and no other container mounts them.
 {{- $values := .values -}}
 - name: outrigger-config
   configMap:
-    name: {{ .config }}
+    name: {{ .config | quote }}
     defaultMode: 0444
     items:
       - key: outrigger.yaml
         path: outrigger.yaml
 {{- range $values.secrets }}
-- name: outrigger-secret-{{ .name }}
+- name: {{ printf "outrigger-secret-%s" .name | quote }}
   secret:
-    secretName: {{ .secretName }}
+    secretName: {{ .secretName | quote }}
     defaultMode: 0444
     {{- with .items }}
     items:
@@ -233,17 +233,17 @@ as root, and no other container mounts them.
 {{- with include "outrigger-pod.sessionKeySecret" . }}
 - name: outrigger-session-key
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     defaultMode: 0444
     items:
-      - key: {{ $values.sessionKey.key }}
+      - key: {{ $values.sessionKey.key | quote }}
         path: key
 {{- end }}
 {{- with $values.apiKeys }}
 {{- if .agents }}
 - name: outrigger-api-keys
   secret:
-    secretName: {{ .existingSecret | required "\n\napiKeys.existingSecret: the Secret that holds the keys of apiKeys.agents" }}
+    secretName: {{ .existingSecret | required "\n\napiKeys.existingSecret: the Secret that holds the keys of apiKeys.agents" | quote }}
     # All keys of the Secret, so that another agent does not change the pod.
     defaultMode: 0444
 {{- end }}
@@ -253,14 +253,14 @@ as root, and no other container mounts them.
 - name: outrigger-ca
   {{- if .configMap }}
   configMap:
-    name: {{ .configMap }}
+    name: {{ .configMap | quote }}
   {{- else }}
   secret:
-    secretName: {{ .secret }}
+    secretName: {{ .secret | quote }}
   {{- end }}
     defaultMode: 0444
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: ca.crt
 {{- end }}
 {{- end }}

@@ -35,7 +35,11 @@ or a map, for a chart with several workloads or init containers of its own:
 {{- define "outrigger-sidecar.initContainers" -}}
 {{- $context := include "outrigger-sidecar.context" . | fromJson -}}
 {{- $own := list -}}
-{{- if .root -}}{{- $own = .own | default list -}}{{- end -}}
+{{- if and .root (hasKey . "own") -}}
+{{- $own = .own | default list -}}
+{{- else if eq $context.values.position "last" -}}
+{{- fail "\n\nposition: last puts the sidecar behind the init containers that it is given, and it is given none:\n  include \"outrigger-sidecar.initContainers\" (dict \"root\" . \"own\" $list)\nOr write the include behind your own ones, and leave position as it is." -}}
+{{- end -}}
 {{- if and $own (eq $context.values.position "last") }}
 {{- toYaml $own }}
 {{ end }}
@@ -63,17 +67,17 @@ true when servers come and go while the pod runs.
 {{- $servers = set $servers .name (dict "type" "http" "url" $url) -}}
 {{- end -}}
 - name: OUTRIGGER_SERVERS
-  value: {{ dict "mcpServers" $servers | toJson | squote }}
+  value: {{ dict "mcpServers" $servers | toJson | quote }}
 {{- if eq (len $values.servers) 1 }}
 - name: MCP_SERVER_URL
-  value: {{ (get $servers (first $values.servers).name).url }}
+  value: {{ (get $servers (first $values.servers).name).url | quote }}
 {{- end }}
 {{- end -}}
 
 {{- /* For the pod's `labels`, if PodMonitors and people are to find the pods. */ -}}
 {{- define "outrigger-sidecar.labels" -}}
 {{- $context := include "outrigger-sidecar.context" . | fromJson -}}
-outrigger.dev/injected: {{ $context.config }}
+outrigger.dev/injected: {{ $context.config | quote }}
 outrigger.dev/sidecar-version: {{ $context.values.image.tag | quote }}
 {{- end -}}
 
@@ -95,7 +99,7 @@ prometheus.io/port: {{ int $context.values.ports.admin | quote }}
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ $context.config }}
+  name: {{ $context.config | quote }}
   labels:
     app.kubernetes.io/name: outrigger
     app.kubernetes.io/component: sidecar
@@ -109,7 +113,7 @@ data:
 apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
-  name: {{ $context.config }}
+  name: {{ $context.config | quote }}
   labels:
     app.kubernetes.io/name: outrigger
     app.kubernetes.io/component: sidecar
@@ -119,11 +123,11 @@ metadata:
 spec:
   selector:
     matchLabels:
-      outrigger.dev/injected: {{ $context.config }}
+      outrigger.dev/injected: {{ $context.config | quote }}
   podMetricsEndpoints:
     - port: mcp-admin
       path: /metrics
-      interval: {{ .interval }}
+      interval: {{ .interval | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

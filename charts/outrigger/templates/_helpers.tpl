@@ -10,14 +10,14 @@
 
 {{- define "outrigger.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
 {{- /* Of the pod of `helm test`. */ -}}
 {{- define "outrigger.testLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
 
@@ -87,6 +87,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else -}}
 {{- mul (regexFind "^[0-9]+" . | int) (get $units (regexFind "[smhd]$" .)) -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* The ports that the values lead to, as JSON: of the servers' endpoints, and of the collector. */ -}}
+{{- define "outrigger.upstreamPorts" -}}
+{{- $urls := list -}}
+{{- range .Values.servers -}}{{- range .endpoints -}}{{- $urls = append $urls .url -}}{{- end -}}{{- end -}}
+{{- with dig "tracing" "otlpEndpoint" "" .Values.observability -}}{{- $urls = append $urls . -}}{{- end -}}
+{{- range .Values.env -}}
+{{- if and .value (regexMatch "^OTEL_EXPORTER_OTLP_([A-Z]+_)?ENDPOINT$" .name) -}}{{- $urls = append $urls .value -}}{{- end -}}
+{{- end -}}
+{{- $ports := list -}}
+{{- range $urls -}}
+{{- $host := regexFind "^[^/?#]+//[^/?#]+" . -}}
+{{- if regexMatch ":[0-9]+$" $host -}}
+{{- $ports = append $ports (regexFind "[1-9][0-9]*$" $host | int) -}}
+{{- else -}}
+{{- $ports = append $ports (hasPrefix "https:" (lower .) | ternary 443 80) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
 {{- end -}}
 
 {{- /* The URL of a server within the cluster: takes (dict "root" $ "server" …). */ -}}

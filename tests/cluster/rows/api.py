@@ -22,6 +22,8 @@ KINDS = {
     "Job": ("apis/batch/v1", "jobs"),
     "CronJob": ("apis/batch/v1", "cronjobs"),
     "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "ClusterRole": ("apis/rbac.authorization.k8s.io/v1", "clusterroles"),
     "ClusterRoleBinding": ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
 }
@@ -78,9 +80,6 @@ class Api:
         path = self.path(document["kind"], namespace, document["metadata"]["name"])
         query = "?fieldManager=cluster-tests&force=true"
         return self.request("PATCH", path + query, document, "application/apply-patch+yaml")
-
-    def merge(self, kind: str, namespace: str, name: str, patch: dict) -> dict:
-        return self.request("PATCH", self.path(kind, namespace, name), patch, "application/merge-patch+json")
 
     def delete(self, kind: str, namespace: str | None, name: str, grace: int | None = None) -> None:
         query = "" if grace is None else f"?gracePeriodSeconds={grace}"
