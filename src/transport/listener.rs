@@ -18,13 +18,15 @@
 //! 5. A caller that hangs up is noticed while its call runs, and the call's future is dropped.
 //! 6. A caller that takes none of its answer's bytes for [`Limits::write`] is cut, so that callers who do not read cannot
 //!    hold all connections. An answer that has nothing to send, such as a quiet stream, is not meant.
+//! 7. A caller that is answered before it has sent all (413, 401, 503) can read the answer: what it still sends is thrown
+//!    away, for 2 s and up to 16 MiB, before the connection is closed. Closed at once, it would be reset.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -35,6 +37,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 use crate::body::Body;
 
@@ -84,6 +87,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// How long, and how much, a caller that was answered may go on sending.
+const REST_TIME: Duration = Duration::from_secs(2);
+const REST_BYTES: usize = 16 << 20;
 
 /// What answers the requests of a connection.
 pub trait Answer: Send + Sync + 'static {
@@ -288,6 +295,8 @@ struct Watched {
     stream: TcpStream,
     state: State,
     head: Head,
+    /// What comes after the last answer, once that is out.
+    rest: Option<Rest>,
 }
 
 impl Watched {
@@ -296,6 +305,7 @@ impl Watched {
             stream,
             state,
             head: Head::default(),
+            rest: None,
         }
     }
 }
@@ -355,7 +365,51 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.rest.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            // In a drain nobody is waited for.
+            if this.state.is_leaving() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let rest = this.rest.get_or_insert_with(Rest::new);
+        rest.poll_end(&mut this.stream, cx).map(Ok)
+    }
+}
+
+/// What a caller still sends after the last answer.
+struct Rest {
+    left: usize,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Rest {
+    fn new() -> Self {
+        Self {
+            left: REST_BYTES,
+            patience: Box::pin(tokio::time::sleep(REST_TIME)),
+        }
+    }
+
+    /// Throws it away until its end, or until it is too much.
+    fn poll_end(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut thrown = [0; 16 * 1024];
+        // So that the others get their turn.
+        for _ in 0..16 {
+            let mut buf = ReadBuf::new(&mut thrown);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.patience.as_mut().poll(cx),
+            }
+            self.left = self.left.saturating_sub(buf.filled().len());
+            if self.left == 0 {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        self.patience.as_mut().poll(cx)
     }
 }
 
@@ -668,6 +722,33 @@ mod tests {
         let mut next = TcpStream::connect(address).await.unwrap();
         let answered = tokio::time::timeout(Duration::from_secs(20), get(&mut next, "/")).await;
         assert!(answered.unwrap().ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn rule_7_who_is_answered_early_can_read_it() {
+        let (address, _drain, _task) = start(Limits::default()).await;
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8388608\r\n\r\n";
+        caller.write_all(head).await.unwrap();
+        // More than all buffers of the connection hold: without somebody who reads, it would be reset.
+        caller.write_all(&vec![b'x'; 8 << 20]).await.unwrap();
+        let mut said = String::new();
+        caller.read_to_string(&mut said).await.unwrap();
+        assert!(said.ends_with("hello"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn rule_7_and_not_for_ever() {
+        let (address, _drain, _task) = start(Limits::default()).await;
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n";
+        caller.write_all(head).await.unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        let mut sent = 0;
+        while sent < 64 && caller.write_all(&piece).await.is_ok() {
+            sent += 1;
+        }
+        assert!((16..64).contains(&sent), "{sent} MiB");
     }
 
     #[tokio::test]
