@@ -20,7 +20,7 @@ the configuration, or bounded in number: `server` is the configured name; `metho
 or `_other`; `tool` a name that a call was seen to succeed with, at most 100 a server, else `_other`; `outcome` one of
 `ok`, `tool_error`, `rpc_error`, `http_error`, `timeout`, `cancelled`, `denied`, `rate_limited`, `auth`, `unavailable`;
 `error_type` a cause, which logs and error answers name too. Pod, namespace and node come from the scrape. A series is
-there once it has something to say; those of a server begin with its first call.
+there once it has something to say: those of a method, a tool or an outcome begin with the first call that has them.
 
 ";
 
