@@ -35,19 +35,20 @@ type workload struct {
 }
 
 type tally struct {
-	Connected    int      `json:"connected"`
-	Calls        int      `json:"calls"`
-	Failed       int      `json:"failed"`
-	Late         int      `json:"late"`    // calls that ended well after SIGTERM
-	LateMs       int64    `json:"late_ms"` // when the last of them did, from SIGTERM
-	LongBegun    int      `json:"long_begun"`
-	LongDone     int      `json:"long_done"`
-	ListChanged  int      `json:"list_changed"`
-	FirstConnect int64    `json:"first_connect_ms"` // of the process's life
-	FirstCall    int64    `json:"first_call_ms"`
-	Slowest      int64    `json:"slowest_ms"`
-	Version      string   `json:"version"`
-	Errors       []string `json:"errors"`
+	Connected     int      `json:"connected"`
+	Calls         int      `json:"calls"`
+	Failed        int      `json:"failed"`
+	Late          int      `json:"late"`    // calls that ended well after SIGTERM
+	LateMs        int64    `json:"late_ms"` // when the last of them did, from SIGTERM
+	LongBegun     int      `json:"long_begun"`
+	LongDone      int      `json:"long_done"`
+	ListChanged   int      `json:"list_changed"`
+	ListChangedBy []int    `json:"list_changed_by"`  // the same for each client
+	FirstConnect  int64    `json:"first_connect_ms"` // of the process's life
+	FirstCall     int64    `json:"first_call_ms"`
+	Slowest       int64    `json:"slowest_ms"`
+	Version       string   `json:"version"`
+	Errors        []string `json:"errors"`
 }
 
 var born = time.Now()
@@ -85,10 +86,11 @@ func runAgent(arguments []string) int {
 		stop()
 	}()
 
+	w.count(func(t *tally) { t.ListChangedBy = make([]int, len(w.urls)*w.clients) })
 	var group sync.WaitGroup
-	for _, url := range w.urls {
-		for number := range w.clients {
-			group.Go(func() { w.play(ctx, url, number) })
+	for place, url := range w.urls {
+		for each := range w.clients {
+			group.Go(func() { w.play(ctx, url, place*w.clients+each) })
 		}
 	}
 	group.Wait()
@@ -165,7 +167,10 @@ func (w *workload) connect(ctx context.Context, url string, number int) *mcp.Cli
 	for {
 		client := mcp.NewClient(&mcp.Implementation{Name: "peer", Version: "1"}, &mcp.ClientOptions{
 			ToolListChangedHandler: func(context.Context, *mcp.ToolListChangedRequest) {
-				w.count(func(t *tally) { t.ListChanged++ })
+				w.count(func(t *tally) {
+					t.ListChanged++
+					t.ListChangedBy[number]++
+				})
 			},
 		})
 		var options *mcp.ClientSessionOptions

@@ -90,7 +90,7 @@ class Cluster(Processes):
         say(f"the node is ready after {time.monotonic() - began:.1f} s")
 
     def load_images(self) -> None:
-        """The sidecar's own image, and one of a static program for server and agent."""
+        """The sidecar's own image, as it is shipped unless one is named, and one of a program for server and agent."""
         archive = os.environ.get("OUTRIGGER_IMAGE") or self._script(ROOT / "scripts" / "image").splitlines()[-1]
         self.load(Path(archive))
         self.pack(PEER_IMAGE, "peer")
@@ -118,6 +118,7 @@ class Cluster(Processes):
         given: str | None = None,
         limit: float = 120,
         environment: dict[str, str] | None = None,
+        codes: tuple[int, ...] = (0,),
     ) -> str:
         words = [str(word) for word in command]
         try:
@@ -132,7 +133,7 @@ class Cluster(Processes):
             )
         except subprocess.TimeoutExpired:
             raise Trouble(f"{' '.join(words)[:200]} did not end within {limit:.0f} s") from None
-        if result.returncode != 0:
+        if result.returncode not in codes:
             raise Trouble(f"{' '.join(words)[:200]} ended with {result.returncode}: {(result.stderr or result.stdout).strip()[-800:]}")
         return result.stdout
 
@@ -149,8 +150,12 @@ class Cluster(Processes):
             raise Trouble(f"{Path(words[0]).name} ended with {script.returncode}")
         return output.strip()
 
-    def kubectl(self, *arguments: object, given: str | None = None, limit: float = 120) -> str:
-        return self._run([self.bin / "kubectl", f"--kubeconfig={self.state / 'kubeconfig'}", *arguments], given, limit)
+    def kubectl(
+        self, *arguments: object, given: str | None = None, limit: float = 120, codes: tuple[int, ...] = (0,)
+    ) -> str:
+        """Its standard output, if it ends with one of these codes."""
+        command = [self.bin / "kubectl", f"--kubeconfig={self.state / 'kubeconfig'}", *arguments]
+        return self._run(command, given, limit, codes=codes)
 
     def helm(self, *arguments: object, limit: float = 180) -> str:
         homes = {f"HELM_{name}_HOME": str(self.output / "helm" / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
@@ -159,14 +164,15 @@ class Cluster(Processes):
         )
 
     def shell(self, commands: str, folder: Path, environment: dict[str, str]) -> str:
-        """What commands say that somebody types into one shell, each of which has to succeed."""
+        """What commands say that somebody types into one shell. The first that fails ends it."""
         homes = {f"HELM_{name}_HOME": str(folder / ".helm" / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
         tools = {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "KUBECONFIG": str(self.state / "kubeconfig"),
         }
         script = f"cd '{folder}'\nexec 2>&1\n{commands}"
-        return self._run(["bash", "-euo", "pipefail", "-c", script], None, 480, homes | tools | environment)
+        every = tuple(range(256))  # how far it came is for its reader to judge
+        return self._run(["bash", "-euo", "pipefail", "-c", script], None, 480, homes | tools | environment, every)
 
     def helm_install(
         self, release: str, chart: str, namespace: str, values: dict, *arguments: object, action: str = "install"
@@ -284,6 +290,10 @@ class Cluster(Processes):
         pod = self.await_pod(namespace, f"app={name}")
         scheme = "https" if tls_secret else "http"
         return Upstream(f"{scheme}://{name}.{namespace}.svc.cluster.local:8080/mcp", pod["status"]["podIP"])
+
+    def post(self, pod: dict, url: str, message: dict) -> dict:
+        """Status and body of the answer to one MCP request, as the agent's container gets it."""
+        return self.execute(pod, "/peer", "post", url, json.dumps(message))
 
     def agent(self, namespace: str, release: str, url: str, **values: object) -> dict:
         """Installs an agent with its sidecar by Helm, and gives its pod once it is ready."""

@@ -6,7 +6,6 @@ import os
 
 from api import Refused
 from cluster import PEER_IMAGE, RESTRICTED, Cluster, tally
-from harness import Trouble
 from report import Report, until
 
 TOKEN = "isolation-4711-token"
@@ -65,26 +64,43 @@ def secrets(cluster: Cluster, report: Report, space: str, pod: dict) -> None:
 
 
 def rights(cluster: Cluster, report: Report, space: str, pod: dict) -> None:
-    account = pod["spec"]["serviceAccountName"]
-    subject = f"--as=system:serviceaccount:{space}:{account}"
     asked = [
         ("get", "secrets"),
         ("list", "pods"),
         ("create", "pods"),
         ("watch", "configmaps"),
-        ("create", "serviceaccounts/token"),
+        ("create", "serviceaccounts", "--subresource=token"),
     ]
-    for verb, what in asked:
-        try:
-            answer = cluster.kubectl("-n", space, "auth", "can-i", verb, what, subject).strip()
-        except Trouble:
-            answer = "no"  # which can-i also says by its exit code
-        if answer != "no":
-            report.check(f"the pod's ServiceAccount may not {verb} {what}", False, answer)
-            return
-    report.check(
-        "the pod's ServiceAccount has no rights", True, f"{account}: " + ", ".join(" ".join(pair) for pair in asked)
-    )
+
+    def answers(account: str) -> list[str]:
+        subject = f"--as=system:serviceaccount:{space}:{account}"
+        # can-i ends with 1 for a no, as it does when it cannot tell: so what it prints counts.
+        return [cluster.kubectl("-n", space, "auth", "can-i", *one, subject, codes=(0, 1)).strip() for one in asked]
+
+    def each(said: list[str]) -> str:
+        return ", ".join(f"{' '.join(one)}: {word}" for one, word in zip(asked, said, strict=True))
+
+    account = pod["spec"]["serviceAccountName"]
+    said = answers(account)
+    report.check("the pod's ServiceAccount has no rights", set(said) == {"no"}, f"{account}: {each(said)}")
+
+    # Somebody who has them all is told so: that the answers above are no says something.
+    cluster.api.apply({"kind": "ServiceAccount", "metadata": {"name": "mighty"}}, space)
+    rules = [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "create"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["watch"]},
+        {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
+    ]
+    cluster.api.apply({"kind": "Role", "metadata": {"name": "mighty"}, "rules": rules}, space)
+    binding = {
+        "kind": "RoleBinding",
+        "metadata": {"name": "mighty"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mighty"},
+        "subjects": [{"kind": "ServiceAccount", "name": "mighty", "namespace": space}],
+    }
+    cluster.api.apply(binding, space)
+    report.within("one that has them is told so", 30, lambda: set(answers("mighty")) == {"yes"}, every=1)
 
 
 def privileges(cluster: Cluster, report: Report, pod: dict) -> None:
@@ -102,6 +118,11 @@ def privileges(cluster: Cluster, report: Report, pod: dict) -> None:
     report.check(
         "its system calls are filtered", status["Seccomp"].strip() == "2", f"Seccomp {status['Seccomp'].strip()}"
     )
+
+    # The kernel gives the files of a process that is not dumpable to root: others of its user are kept out of its
+    # environment and its root, also where a pod shares its process namespace.
+    owner = os.stat(f"/proc/{pid}/environ").st_uid
+    report.check("others of its user cannot look into its process", owner == 0, f"uid {owner}")
 
     writable = []
     for folder in ("/", "/etc", "/etc/outrigger", "/run", "/run/secrets/outrigger/mcp", "/tmp", "/var", "/home"):

@@ -5,12 +5,14 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 from cluster import Cluster, Upstream, container_status, is_ready, tally
 from report import Report, until
 
 AGENT = ["agent"]
 SESSION_KEY = "5e" * 32
+PROBE_DELAY = 5  # seconds
 
 
 def run(cluster: Cluster, report: Report) -> None:
@@ -19,10 +21,21 @@ def run(cluster: Cluster, report: Report) -> None:
     cluster.secret(space, "session-key", {"session-key": SESSION_KEY})
     # Its first run comes with the next full minute; the others use the time until then.
     cluster.install_agent(space, "cron", upstream.url, kind="cronjob", args=[*AGENT, "--calls", "3"])
-    parts = [start_order, job, killed_in_job, deletion, whole_grace, upstream_down, restarted]
+    parts = [
+        start_order,
+        slow_start,
+        job,
+        killed_in_job,
+        killed_at_end,
+        deletion,
+        whole_grace,
+        upstream_down,
+        restarted,
+        crashed,
+    ]
     with ThreadPoolExecutor(len(parts)) as pool:
-        for part in [pool.submit(part, cluster, report, space, upstream) for part in parts]:
-            part.result()
+        for part in parts:
+            pool.submit(report.attempt, part.__name__, part, cluster, report, space, upstream)
     report.within("a CronJob's run completes", 90, lambda: ended_job(cluster, space, "cron"))
 
 
@@ -47,6 +60,23 @@ def start_order(cluster: Cluster, report: Report, space: str, upstream: Upstream
     calls = report.within("it starts once the configuration is right", 90, lambda: some_calls(cluster, space, "order"))
     if calls:
         report.check("its first call works", calls["failed"] == 0, f"{calls['first_call_ms']} ms after its start")
+
+
+def slow_start(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """The sidecar runs, and its startup probe is not asked before 5 s: so long the agent has to wait."""
+    sidecar = {"probes": {"startup": {"initialDelaySeconds": PROBE_DELAY}}}
+    pod = cluster.agent(space, "slow-start", upstream.url, args=AGENT, sidecar=sidecar)
+
+    def started(container: str) -> datetime:
+        return datetime.fromisoformat(container_status(pod, container)["state"]["running"]["startedAt"])
+
+    waited = (started("agent") - started("outrigger")).total_seconds()
+    report.check(
+        f"the agent of a sidecar that runs, but is not asked for {PROBE_DELAY} s, starts after that",
+        waited >= PROBE_DELAY - 1,  # the times are whole seconds
+        f"{waited:.0f} s after the sidecar's start",
+    )
+    report.check("the sidecar was not restarted for it", cluster.restarts(pod) == 0)
 
 
 def configuration(url: str) -> str:
@@ -82,7 +112,24 @@ def killed_in_job(cluster: Cluster, report: Report, space: str, upstream: Upstre
     pod = until("the Job's agent calls", lambda: calling_pod(cluster, space, "killed"), 60)
     os.kill(cluster.container_pid(pod, "outrigger"), signal.SIGKILL)
     died = until("the sidecar's death is seen", lambda: last_exit(cluster, pod), 30)
-    report.within(f"a Job whose sidecar ended with {died} completes", 60, lambda: ended_job(cluster, space, "killed"))
+    what = f"a Job whose sidecar ended with {died} meanwhile, and was started again, completes"
+    report.within(what, 60, lambda: ended_job(cluster, space, "killed"))
+
+
+def killed_at_end(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    """The sidecar stands still from the agent's last call on: the kubelet has to kill it, and that is how it ends."""
+    calls = 2
+    arguments = [*AGENT, "--calls", str(calls), "--every", "4s"]
+    cluster.install_agent(space, "stopped", upstream.url, kind="job", args=arguments, grace=2)
+    pod = until("the Job's agent calls", lambda: calling_pod(cluster, space, "stopped"), 60)
+    pid = cluster.container_pid(pod, "outrigger")
+    until("its last call", lambda: tally(pod)["calls"] == calls, 30)
+    os.kill(pid, signal.SIGSTOP)
+    what = "a Job whose sidecar has to be killed at its end is complete"
+    ended = report.within(what, 60, lambda: ended_job(cluster, space, "stopped"))
+    if ended:
+        codes = {container: exit_code(ended, container) for container in ("agent", "outrigger")}
+        report.check("its agent ended with 0, and its sidecar with 137", codes == {"agent": 0, "outrigger": 137}, codes)
 
 
 def calling_pod(cluster: Cluster, space: str, release: str) -> dict | None:
@@ -136,11 +183,9 @@ def whole_grace(cluster: Cluster, report: Report, space: str, upstream: Upstream
     """The agent takes more than the whole grace period of 4 s, and is killed."""
     pod = cluster.agent(space, "grace", upstream.url, args=[*AGENT, "--linger", "60s"], grace=4)
     late, last, codes = delete_and_watch(cluster, space, "grace", pod)
-    report.check(
-        "also when it uses up the grace period",
-        late and late[-1] > 3400 and not last["failed"],
-        f"{len(late)} calls, the last after {late[-1] if late else 0} ms; {last['failed']}",
-    )
+    report.check("also when it uses up the grace period", not last["failed"], last["failed"] or f"{len(late)} calls")
+    latest = late[-1] if late else 0
+    report.timed("to its end", latest > 3400, f"the last after {latest} ms")
     report.check("the sidecar ended with 0 in what was left", codes.get("outrigger") == 0, codes)
 
 
@@ -186,19 +231,23 @@ def ready_pod(cluster: Cluster, space: str, release: str) -> dict | None:
 
 
 def restarted(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
-    """A session of the agent outlives its sidecar, told to end and killed, if the key is in a Secret."""
-    sidecar = {"sessionKey": {"existingSecret": "session-key"}}
-    pod = cluster.agent(space, "restarted", upstream.url, args=AGENT, sidecar=sidecar)
-    until("the agent calls", lambda: tally(pod)["calls"], 30)
-    lose_sidecar(cluster, report, upstream, pod, signal.SIGTERM, "restarted in place")
-    lose_sidecar(cluster, report, upstream, pod, signal.SIGKILL, "killed")
-    same = tally(pod)["connected"] == 1 and cluster.restarts(pod, "agent") == 0
-    report.check("it is the same session, and the agent was not restarted", same)
+    lose_sidecar(cluster, report, upstream, space, signal.SIGTERM, "restarted")
+
+
+def crashed(cluster: Cluster, report: Report, space: str, upstream: Upstream) -> None:
+    lose_sidecar(cluster, report, upstream, space, signal.SIGKILL, "killed")
 
 
 def lose_sidecar(
-    cluster: Cluster, report: Report, upstream: Upstream, pod: dict, number: signal.Signals, how: str
+    cluster: Cluster, report: Report, upstream: Upstream, space: str, number: signal.Signals, how: str
 ) -> None:
+    """A session of the agent, and its stream, outlive its sidecar if the key is in a Secret.
+
+    Once in each pod: for a second restart the kubelet waits for so long that an SDK gives its stream up.
+    """
+    sidecar = {"sessionKey": {"existingSecret": "session-key"}}
+    pod = cluster.agent(space, f"agent-{how}", upstream.url, args=AGENT, sidecar=sidecar)
+    until("the agent calls", lambda: tally(pod)["calls"], 30)
     restarts = cluster.restarts(pod)
     os.kill(cluster.container_pid(pod, "outrigger"), number)
 
@@ -212,13 +261,18 @@ def lose_sidecar(
         calls = tally(pod)
         return calls if calls["calls"] > before + 5 else None
 
-    after = report.within(f"the agent's session goes on when the sidecar is {how}", 20, goes_on)
+    after = report.within(f"the agent's session goes on when the sidecar is {how} in place", 20, goes_on)
     if after:
         lost = [error for error in after["errors"] if not re.search(r"connection refused|EOF|reset by peer", error)]
         figure = lost or f"{after['failed']} of {after['calls'] + after['failed']}"
         report.check("only calls while nothing listened failed", not lost, figure)
-    if number == signal.SIGTERM:
-        # After a kill the kubelet waits for so long that the SDK gives its stream up by itself.
-        told = tally(pod)["list_changed"]
+    told = tally(pod)["list_changed"]
+
+    def told_again() -> bool:
+        # The stream may come back at any time, and what is sent before it does is nobody's.
         upstream.post("/notify")
-        report.within("and so does its stream", 30, lambda: tally(pod)["list_changed"] > told)
+        return tally(pod)["list_changed"] > told
+
+    report.within(f"and so does its stream, {how}", 30, told_again)
+    same = tally(pod)["connected"] == 1 and cluster.restarts(pod, "agent") == 0
+    report.check(f"it is the same session, {how}, and the agent was not restarted", same)

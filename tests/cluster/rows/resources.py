@@ -16,6 +16,8 @@ START_LIMIT = 100  # ms
 CPU_LIMIT = 0.1  # percent of a core: probes are answered all the time
 REST = 30  # seconds
 STARTS = 3
+FLOOD, FLOOD_BYTES = 20, 8 * 1024 * 1024
+CONTAINER_LIMIT = 128 * 1024 * 1024
 
 
 def run(cluster: Cluster, report: Report) -> None:
@@ -32,7 +34,7 @@ def run(cluster: Cluster, report: Report) -> None:
     began = time.monotonic()
     until("it has rested", lambda: time.monotonic() - began > REST, REST + 5, every=1)
     percent = (cpu_seconds(pid) - before) / (time.monotonic() - began) * 100
-    report.check("CPU at rest is 0", percent < CPU_LIMIT, f"{percent:.2f} % of a core, with its probes")
+    report.timed("CPU at rest is 0", percent < CPU_LIMIT, f"{percent:.2f} % of a core, with its probes")
 
     resident = resident_bytes(pid)
     working = working_set(cluster, pod)
@@ -42,10 +44,41 @@ def run(cluster: Cluster, report: Report) -> None:
         f"{mebibytes(resident)} resident, {mebibytes(working)} working set",
     )
 
+    flood(cluster, report, pod)
+
     pods = [cluster.agent(space, f"start{number}", upstream.url, args=arguments) for number in range(STARTS)]
     starts = [exec_to_ready(cluster, pod) for pod in pods]
     figures = ", ".join(f"{ms:.0f} ms" for ms in starts)
-    report.check("from start to ready in under 100 ms", statistics.median(starts) < START_LIMIT, figures)
+    report.timed("from start to ready in under 100 ms", statistics.median(starts) < START_LIMIT, figures)
+
+
+def flood(cluster: Cluster, report: Report, pod: dict) -> None:
+    """More than the memory limit, at once, in bodies that do not come to their end."""
+    pid = cluster.container_pid(pod, "outrigger")
+    url = "http://127.0.0.1:8000/mcp"
+    told = cluster.execute(pod, "/peer", "flood", url, FLOOD, FLOOD_BYTES)
+    held, refused = told["held"], told["answers"].get("503", 0)
+    report.check(
+        f"of {FLOOD} bodies of {mebibytes(FLOOD_BYTES)}, in a limit of {mebibytes(CONTAINER_LIMIT)}, it holds those "
+        "that it has room for, and refuses the others with 503",
+        0 < held <= CONTAINER_LIMIT // 4 // FLOOD_BYTES and held + refused == FLOOD,
+        told,
+    )
+    began = time.monotonic()
+    figures: list[str] = []
+
+    def returned() -> bool:
+        resident = resident_bytes(pid)
+        figures.append(f"{mebibytes(resident)} after {time.monotonic() - began:.0f} s")
+        return resident <= MEMORY_LIMIT
+
+    try:
+        until(f"at most {mebibytes(MEMORY_LIMIT)} are resident", returned, 60, every=1)
+        report.check("and gives the memory back", True, f"resident: {', '.join([*figures[:-1:5], figures[-1]])}")
+    except Trouble:
+        report.overdue("and gives the memory back", f"resident: {', '.join(figures[::5])}")
+    same = cluster.container_pid(pod, "outrigger") == pid and cluster.restarts(pod) == 0
+    report.check("the sidecar has lived through it", same, f"working set {mebibytes(working_set(cluster, pod))}")
 
 
 def mebibytes(number: float) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from api import Refused
-from cluster import SIDECAR_IMAGE, VERSION, Cluster, tally
+from cluster import SIDECAR_IMAGE, VERSION, Cluster, container_status, tally
 from harness import Trouble
 from report import Report, until
 
@@ -97,7 +97,13 @@ def outage(cluster: Cluster, report: Report, space: str) -> None:
         f"{calls['calls'] - before} calls {calls['errors'] or ''}".strip(),
     )
     start_api_server(cluster)
-    report.check("the pods are the same after it", cluster.restarts(pod) == 0 and cluster.restarts(pod, "agent") == 0)
+    # Until the kubelet has reported, the API server tells what it knew before.
+    until("the kubelet reports the sidecar that was started again", lambda: cluster.restarts(victim) >= 1, 60)
+    now = cluster.api.get("Pod", space, pod["metadata"]["name"])
+    restarts = {name: container_status(now, name)["restartCount"] for name in ("outrigger", "agent")}
+    same = now["metadata"]["uid"] == pod["metadata"]["uid"] and not any(restarts.values())
+    figure = f"restarts: {restarts}, of the sidecar that was killed: {cluster.restarts(victim)}"
+    report.check("the pods are the same after it", same, figure)
 
 
 def calls_go_on(pod: dict) -> bool:
