@@ -74,11 +74,11 @@ pub fn bounded_code(code: i64) -> &'static str {
     fault::known(code).unwrap_or(OTHER)
 }
 
-/// An `error.type` as a metric may have it: JSON-RPC codes are bounded, words and HTTP's statuses are.
+/// An `error.type` as a metric may have it: where it is the answer's code, that is bounded; words and HTTP's statuses are.
 #[must_use]
-pub fn bounded_error(error: &str) -> &str {
-    match error.parse() {
-        Ok(code) if !(100..1000).contains(&code) => bounded_code(code),
+pub fn bounded_error(error: &str, code: Option<i64>) -> &str {
+    match code {
+        Some(code) if error.parse() == Ok(code) => bounded_code(code),
         _ => error,
     }
 }

@@ -309,7 +309,8 @@ async fn watch(cell: SecretCell, every: Duration) {
                 let file = cell.file().map(|file| file.display().to_string());
                 tracing::info!(file, "credential changed");
             }
-            Err(error) if was_readable => {
+            // What has no value has been told of: at the start, or when it was taken away.
+            Err(error) if was_readable && cell.current().is_some() => {
                 tracing::warn!(%error, "credential cannot be read, the last one stays");
             }
             Ok(false) | Err(_) => {}

@@ -6,6 +6,11 @@
 
 mod check;
 mod client;
+#[cfg(target_os = "linux")]
+mod closed;
+#[cfg(not(target_os = "linux"))]
+#[path = "open.rs"]
+mod closed;
 mod demo;
 mod logging;
 mod metrics;

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::admin::Command;
+use crate::cli::closed;
 use crate::cli::logging::{self, Levels};
 use crate::cli::{Failed, say};
 use crate::config::model::LogLevel;
@@ -151,22 +152,12 @@ impl Arguments {
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
     let workers = arguments.workers.map_or(1, NonZeroUsize::get);
     let (source, overrides) = arguments.source()?;
-    close_to_others();
+    closed::to_others();
     let runtime = runtime(workers).map_err(|error| Failed::Run(format!("no runtime: {error}")))?;
     let done = runtime.block_on(serve(&source, &overrides));
     // What is left are readers of files; they end with the process.
     runtime.shutdown_background();
     done
-}
-
-/// Keeps whoever runs as the same user out of this process's memory, environment and mounted files: an agent that shares the
-/// pod's process namespace. Where that cannot be had nothing is lost that was there.
-fn close_to_others() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    }
 }
 
 fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {

@@ -278,13 +278,14 @@ impl SessionState {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Ends it for good, and keeps nothing for a rebuild that will not come.
-    pub fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
+    /// Ends it for good, and keeps nothing for a rebuild that will not come. Says whether it was open.
+    pub fn end(&self) -> bool {
+        let was_open = !self.is_over.swap(true, Ordering::AcqRel);
         let mut changed = self.changed();
         changed.subscriptions = BTreeSet::new();
         changed.params = None;
         changed.log_level = None;
+        was_open
     }
 
     /// What has changed, for a store to keep.
@@ -305,14 +306,18 @@ impl SessionState {
 
     /// The server accepted a log level: the `params` of the request.
     pub fn set_log_level(&self, params: Bytes) {
-        self.changed().log_level = Some(params);
+        let mut changed = self.changed();
+        if !self.is_over() {
+            changed.log_level = Some(params);
+        }
     }
 
     /// The server accepted a subscription. One too many, or too long, is not renewed by a rebuild.
     pub fn subscribe(&self, uri: &str) {
         let mut changed = self.changed();
         let held: usize = changed.subscriptions.iter().map(|uri| uri.len()).sum();
-        let has_room = changed.subscriptions.len() < MAX_SUBSCRIPTIONS
+        let has_room = !self.is_over()
+            && changed.subscriptions.len() < MAX_SUBSCRIPTIONS
             && held.saturating_add(uri.len()) <= MAX_URIS;
         if uri.len() <= MAX_URI && has_room {
             changed.subscriptions.insert(uri.into());
@@ -426,6 +431,28 @@ mod tests {
         let state = SessionState::default();
         (0..MAX_SUBSCRIPTIONS).for_each(|n| state.subscribe(&format!("{n:0>MAX_URI$}")));
         assert_eq!(state.snapshot().subscriptions.len(), MAX_URIS / MAX_URI);
+    }
+
+    #[test]
+    fn an_end_lets_go_of_what_a_rebuild_would_need_and_takes_no_more() {
+        let state = SessionState::restore(
+            0,
+            false,
+            Changed {
+                params: Some(Bytes::from_static(b"{}")),
+                ..Changed::default()
+            },
+        );
+        state.subscribe("file:///a");
+        state.set_log_level(Bytes::from_static(b"{}"));
+        assert!(state.end());
+        assert!(!state.end(), "it ends once");
+        // What was on its way when it ended.
+        state.subscribe("file:///b");
+        state.set_log_level(Bytes::from_static(b"{}"));
+        let kept = state.snapshot();
+        assert!(kept.params.is_none() && kept.log_level.is_none());
+        assert!(kept.subscriptions.is_empty());
     }
 
     #[test]

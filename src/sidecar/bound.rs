@@ -115,10 +115,14 @@ impl Bound {
         let drain = self.shared.drain.clone();
         let shared = self.shared;
         let mut serving = JoinSet::new();
+        let room = shared.room.of_one(self.listeners.len());
         let limits = Limits {
             // 6 s of a gateway's minute: its agents keep connections. 500 ms of a sidecar's 5 s, whose agent has gone.
             farewell: (self.grace / 10).min(FAREWELL),
-            connections: shared.room.connections,
+            connections: room.connections,
+            // Somebody else's turn comes, too; a proxy in front may be the one address of all.
+            per_address: room.connections - room.connections / 4,
+            unfinished_heads: room.unfinished_heads,
             ..Limits::default()
         };
         for listener in self.listeners {

@@ -2,11 +2,13 @@
 //!
 //! Contract:
 //!
-//! 1. It is a quarter of the container's limit, at least 10 MiB and at most 256 MiB, which it is where there is no limit: the rest is
-//!    for connections, sessions, answers and the allocator. So callers together cannot have the container killed for
-//!    memory by what they send; they are refused with 503 before.
+//! 1. The bodies of all requests may take a quarter of the container's limit, at least 10 MiB and at most 256 MiB, which it is
+//!    where there is no limit: callers together cannot have the container killed for memory by the bodies that they send.
+//!    They are refused with 503 before.
 //! 2. A listener that takes larger bodies than that is warned of: such a body is refused whenever it comes.
-//! 3. Listeners take as many connections as another quarter has room for, at least 500 and at most 10,000 each.
+//! 3. All listeners together take as many connections as another quarter has room for at 16 KiB each, at least 500 and at most
+//!    10,000; heads that have not ended may take a quarter of that quarter besides. What an answer holds on its way is not
+//!    in here.
 //! 4. The limit is the least one on the way from the process's control group to the root, of either version. It is read
 //!    once, at the start.
 
@@ -30,8 +32,10 @@ const CONNECTION: u64 = 16 << 10;
 pub(super) struct Room {
     /// Bytes of the bodies of all requests at once.
     pub(super) request_bytes: usize,
-    /// Connections of one listener.
+    /// Connections.
     pub(super) connections: usize,
+    /// Bytes of heads that have not ended, beyond the first of each.
+    pub(super) unfinished_heads: usize,
 }
 
 impl Room {
@@ -47,6 +51,17 @@ impl Room {
         Self {
             request_bytes: number(part.clamp(LEAST, MOST)),
             connections: number((part / CONNECTION).clamp(500, 10_000)),
+            unfinished_heads: number((part / PART).clamp(1 << 20, 16 << 20)),
+        }
+    }
+
+    /// The part of one listener of so many.
+    pub(super) fn of_one(self, listeners: usize) -> Self {
+        let listeners = listeners.max(1);
+        Self {
+            connections: (self.connections / listeners).max(1),
+            unfinished_heads: self.unfinished_heads / listeners,
+            ..self
         }
     }
 }
@@ -128,6 +143,20 @@ mod tests {
         assert_eq!(connections(Some(16 * MI)), 500);
         assert_eq!(connections(Some(64 << 30)), 10_000);
         assert_eq!(connections(None), 10_000);
+    }
+
+    #[test]
+    fn rules_1_and_3_all_of_it_is_less_than_the_limit() {
+        // Of any size that our charts or anybody would give; 12 MiB are what the process takes at rest.
+        for mib in [32, 64, 128, 512, 4096] {
+            for listeners in [1, 2, 3] {
+                let room = Room::within(Some(mib * MI));
+                let one = room.of_one(listeners);
+                let each = one.connections * 16 * 1024 + one.unfinished_heads;
+                let all = room.request_bytes + listeners * each + (12 << 20);
+                assert!(all as u64 <= mib * MI, "{mib} MiB, {listeners}: {all}");
+            }
+        }
     }
 
     #[test]

@@ -192,8 +192,8 @@ impl Shared {
                 listener = listener.name,
                 maxBodyBytes = listener.max_body_bytes,
                 room = self.room.request_bytes,
-                "maxBodyBytes is above what this container's memory has room for, a quarter of its limit: \
-                 raise the limit or lower maxBodyBytes"
+                "maxBodyBytes is above what all bodies may take, a quarter of the container's memory limit and \
+                 256 MiB at most: lower maxBodyBytes, or raise the limit"
             );
         }
     }

@@ -268,7 +268,7 @@ impl Watch {
                 all.extend(error.map(|error| {
                     KeyValue::new(
                         attribute::ERROR_TYPE,
-                        convention::bounded_error(error).to_owned(),
+                        convention::bounded_error(error, code).to_owned(),
                     )
                 }));
                 all.extend(code.map(|code| {

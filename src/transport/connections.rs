@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -32,6 +32,8 @@ pub(super) struct Connection {
     since: AtomicU32,
     /// The tick since which no byte could be written; 0 while bytes flow or none wait.
     stalled: AtomicU32,
+    /// Bytes of a head that has not ended.
+    head: AtomicUsize,
     pub(super) cut: AtomicBool,
     pub(super) stop: AtomicBool,
     /// One for both: what a connection waits for beside its caller costs each of its polls.
@@ -68,6 +70,7 @@ impl Connections {
 
     /// Takes a connection of that address in, unless it has its share already.
     pub(super) fn add(self: &Arc<Self>, address: IpAddr) -> Option<Registered> {
+        let address = whose(address);
         {
             let mut addresses = self.addresses();
             let held = addresses.entry(address).or_default();
@@ -80,6 +83,7 @@ impl Connections {
             doing: AtomicU8::new(FIRST_BYTE),
             since: AtomicU32::new(self.tick.load(Ordering::Relaxed)),
             stalled: AtomicU32::new(0),
+            head: AtomicUsize::new(0),
             cut: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             wake: Notify::new(),
@@ -102,6 +106,14 @@ impl Connections {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The head of that connection takes nothing any more.
+    fn forget_head(&self, connection: &Connection) {
+        let counted = beyond(connection.head.swap(0, Ordering::Relaxed));
+        if counted > 0 {
+            self.heads.fetch_sub(counted, Ordering::Relaxed);
+        }
     }
 
     /// Moves the coarse clock by one second and cuts what has waited too long.
@@ -195,6 +207,7 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.connections.lock().remove(&self.key);
+        self.connections.forget_head(&self.connection);
         if let Entry::Occupied(mut held) = self.connections.addresses().entry(self.address) {
             *held.get_mut() -= 1;
             if *held.get() == 0 {
@@ -222,27 +235,37 @@ impl State {
         self.connections.leaving.load(Ordering::Relaxed)
     }
 
+    /// A whole head has come.
+    pub(super) fn asked(&self) {
+        self.connections.forget_head(&self.connection);
+        self.set(BUSY);
+    }
+
     /// Notes that so many bytes came. Fails where the heads of all connections take too much.
-    pub(super) fn saw_bytes(&self, bytes: usize, head: &mut Head) -> io::Result<()> {
+    pub(super) fn saw_bytes(&self, bytes: usize) -> io::Result<()> {
         match self.connection.doing.load(Ordering::Relaxed) {
-            FIRST_BYTE | IDLE => {
-                self.set(HEAD);
-                head.restart(&self.connections);
-            }
+            FIRST_BYTE | IDLE => self.set(HEAD),
             HEAD => {}
-            // They are a body's: the head has ended.
-            _ => {
-                head.restart(&self.connections);
-                return Ok(());
-            }
+            // They are a body's.
+            _ => return Ok(()),
         }
-        head.grow(bytes, &self.connections)
+        // Nobody else writes it: a connection is read by one task.
+        let before = self.connection.head.load(Ordering::Relaxed);
+        let after = before.saturating_add(bytes);
+        self.connection.head.store(after, Ordering::Relaxed);
+        let more = beyond(after) - beyond(before);
+        if more == 0 {
+            return Ok(());
+        }
+        let held = self.connections.heads.fetch_add(more, Ordering::Relaxed);
+        if held.saturating_add(more) > self.connections.limits.unfinished_heads {
+            return Err(io::Error::other("heads of requests take too much memory"));
+        }
+        Ok(())
     }
 
     /// Notes whether bytes could be written.
-    pub(super) fn wrote(&self, polled: &Poll<io::Result<usize>>, head: &mut Head) {
-        // Who is answered has sent a whole head.
-        head.restart(&self.connections);
+    pub(super) fn wrote(&self, polled: &Poll<io::Result<usize>>) {
         let stalled = &self.connection.stalled;
         match polled {
             Poll::Pending if stalled.load(Ordering::Relaxed) == 0 => {
@@ -257,34 +280,35 @@ impl State {
     }
 }
 
-/// How much of a head has come that has not ended, as far as it counts.
-#[derive(Debug, Default)]
-pub(super) struct Head {
-    bytes: usize,
-    /// What of it is beyond the first bytes, which all have.
-    counted: usize,
+/// What a head takes beyond the first bytes, which all have.
+fn beyond(head: usize) -> usize {
+    head.saturating_sub(SMALL_HEAD)
 }
 
-impl Head {
-    pub(super) fn restart(&mut self, connections: &Connections) {
-        if self.counted > 0 {
-            connections.heads.fetch_sub(self.counted, Ordering::Relaxed);
-            self.counted = 0;
+/// The address that a share is counted under: of those that one machine can take as it likes, one.
+fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
-        self.bytes = 0;
+        IpAddr::V4(address) if !address.is_loopback() => address.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => Ipv4Addr::LOCALHOST.into(),
     }
+}
 
-    pub(super) fn grow(&mut self, bytes: usize, connections: &Connections) -> io::Result<()> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        let more = self.bytes.saturating_sub(SMALL_HEAD) - self.counted;
-        if more == 0 {
-            return Ok(());
-        }
-        self.counted += more;
-        let before = connections.heads.fetch_add(more, Ordering::Relaxed);
-        if before.saturating_add(more) > connections.limits.unfinished_heads {
-            return Err(io::Error::other("heads of requests take too much memory"));
-        }
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_one_machine_can_take_as_it_likes_are_one() {
+        let same = |a: &str, b: &str| whose(a.parse().unwrap()) == whose(b.parse().unwrap());
+        assert!(same("127.0.0.1", "127.9.9.9"));
+        assert!(same("127.0.0.1", "::1"));
+        assert!(same("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(same("2001:db8:0:1::1", "2001:db8:0:1:ffff::"));
+        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
+        assert!(!same("10.0.0.1", "10.0.0.2"));
     }
 }

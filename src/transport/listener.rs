@@ -4,7 +4,8 @@
 //!
 //! 1. No more than [`Limits::connections`] are open; above it the socket is left alone until one ends, so that the
 //!    kernel's queue holds the callers. One address has [`Limits::per_address`] of them at most: one more is closed at
-//!    once, so that one caller cannot keep all others out.
+//!    once, so that one caller cannot keep all others out. Loopback counts as one address, and so does an IPv6 network
+//!    of 64 bits.
 //! 2. A connection whose first byte does not come within [`Limits::first_byte`], whose request head takes longer than
 //!    [`Limits::head`], or that is idle between requests for [`Limits::idle`], is closed. One sweep a second does it for
 //!    all connections, so that a request sets no timer; spans are good to a second.
@@ -19,7 +20,8 @@
 //! 6. A caller that takes none of its answer's bytes for [`Limits::write`] is cut, so that callers who do not read cannot
 //!    hold all connections. An answer that has nothing to send, such as a quiet stream, is not meant.
 //! 7. A caller that is answered before it has sent all (413, 401, 503) can read the answer: what it still sends is thrown
-//!    away, for 2 s and up to 16 MiB, before the connection is closed. Closed at once, it would be reset.
+//!    away, for 2 s and up to 16 MiB, before the connection is closed. Closed at once, it would be reset. In a
+//!    drain nobody is waited for.
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,7 +43,7 @@ use tokio::time::Sleep;
 
 use crate::body::Body;
 
-use super::connections::{BUSY, Connections, Head, IDLE, Registered, State};
+use super::connections::{Connections, IDLE, Registered, State};
 pub use super::drain::Drain;
 
 /// What a listener bounds.
@@ -122,7 +124,7 @@ pub async fn serve<A: Answer>(socket: TcpListener, answer: Arc<A>, limits: Limit
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    let Some(registered) = connections.add(peer.ip().to_canonical()) else {
+                    let Some(registered) = connections.add(peer.ip()) else {
                         tracing::debug!(%peer, "a connection was closed: its address has as many as it may");
                         continue;
                     };
@@ -193,7 +195,7 @@ async fn serve_connection<A: Answer>(
     let service = {
         let state = state.clone();
         hyper::service::service_fn(move |request| {
-            state.set(BUSY);
+            state.asked();
             Answering {
                 inner: answer.answer(request, peer),
                 state: Some(state.clone()),
@@ -294,7 +296,6 @@ impl http_body::Body for Counted {
 struct Watched {
     stream: TcpStream,
     state: State,
-    head: Head,
     /// What comes after the last answer, once that is out.
     rest: Option<Rest>,
 }
@@ -304,15 +305,8 @@ impl Watched {
         Self {
             stream,
             state,
-            head: Head::default(),
             rest: None,
         }
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.head.restart(&self.state.connections);
     }
 }
 
@@ -326,8 +320,7 @@ impl AsyncRead for Watched {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         let came = buf.filled().len() - before;
         if came > 0 {
-            let this = &mut *self;
-            this.state.saw_bytes(came, &mut this.head)?;
+            self.state.saw_bytes(came)?;
         }
         polled
     }
@@ -339,9 +332,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.state.wrote(&polled, &mut this.head);
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.state.wrote(&polled);
         polled
     }
 
@@ -350,9 +342,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.state.wrote(&polled, &mut this.head);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.state.wrote(&polled);
         polled
     }
 
@@ -622,6 +613,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rule_3_a_head_that_has_ended_takes_nothing() {
+        let (address, _drain, _task) = start(Limits {
+            unfinished_heads: 60 * 1024,
+            ..Limits::default()
+        })
+        .await;
+        // Head and body in one piece, so that they are read together, on a connection whose buffer has grown.
+        let body = "x".repeat(50 * 1024);
+        let whole = |path: &str| {
+            let length = body.len();
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
+        };
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            let mut caller = TcpStream::connect(address).await.unwrap();
+            caller.write_all(whole("/slow").as_bytes()).await.unwrap();
+            waiting.push(caller);
+        }
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        caller.write_all(whole("/").as_bytes()).await.unwrap();
+        let mut answer = [0; 15];
+        caller.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
     async fn rule_4_drain_ends_idle_connections_and_polls_the_rest_before_it_cuts_them() {
         let (address, drain, task, hello) = start_asked(Limits::default()).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
@@ -756,18 +773,18 @@ mod tests {
         let connections = Arc::new(Connections::new(Limits::default()));
         let registered = connections.add([127, 0, 0, 1].into()).unwrap();
         let state = registered.state();
-        state.set(BUSY);
+        state.asked();
         let cut = || registered.connection.cut.load(Ordering::Relaxed);
-        state.wrote(&Poll::Pending, &mut Head::default());
-        state.wrote(&Poll::Ready(Ok(1)), &mut Head::default());
+        state.wrote(&Poll::Pending);
+        state.wrote(&Poll::Ready(Ok(1)));
         for _ in 0..100 {
             connections.sweep();
         }
         assert!(!cut());
-        state.wrote(&Poll::Pending, &mut Head::default());
+        state.wrote(&Poll::Pending);
         for _ in 0..60 {
             connections.sweep();
-            state.wrote(&Poll::Pending, &mut Head::default());
+            state.wrote(&Poll::Pending);
         }
         assert!(!cut());
         connections.sweep();

@@ -8,7 +8,7 @@
 //! 3. Each principal has its share; callers that nobody asked for a name have one together.
 //! 4. What is too much is answered with 429 and `Retry-After` at once: nothing waits here. A refused call takes nothing
 //!    of the rate's share if calls at once were what was exceeded.
-//! 5. The rate is taken from by each of them. A DELETE of a session always passes: it ends something. One that names none
+//! 5. Calls and streams both take from the rate. A DELETE of a session always passes: it ends something. One that names none
 //!    is a call.
 //! 6. A call that outlives its caller counts until it has ended: its [`Share`] is in the request's extensions, and
 //!    `session` holds it. To hang up makes no room.

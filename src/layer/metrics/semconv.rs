@@ -123,7 +123,7 @@ fn labels<'a>(operation: &Operation<'a>, error: &'a str, end: End) -> [&'a str; 
     [
         operation.server,
         operation.method.map_or(OTHER, Method::as_str),
-        bounded_error(error),
+        bounded_error(error, code(end)),
         operation.tool.unwrap_or_default(),
         if is_tool { EXECUTE_TOOL } else { "" },
         code(end).map_or("", bounded_code),
@@ -191,6 +191,10 @@ mod tests {
     fn rule_4_codes_are_a_closed_list() {
         let [_, client] = labels(End::RpcError(Some(-31_999)));
         assert_eq!(client, (OTHER.to_owned(), OTHER.to_owned()));
+        // One that looks like an HTTP status is the upstream's to choose as well.
+        let [server, client] = labels(End::RpcError(Some(404)));
+        assert_eq!(server, (OTHER.to_owned(), OTHER.to_owned()));
+        assert_eq!(client, server);
     }
 
     #[test]

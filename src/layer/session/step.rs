@@ -134,10 +134,12 @@ impl Attend {
         if let Some(session) = &self.session
             && (status.is_success() || status == StatusCode::NOT_FOUND)
         {
-            session.state().end();
+            let was_open = session.state().end();
             session.save();
             self.sessions.forget(session);
-            if let Some(exchange) = self.facts.as_ref().and_then(Facts::exchange) {
+            if let Some(exchange) = self.facts.as_ref().and_then(Facts::exchange)
+                && was_open
+            {
                 exchange.closed(self.sessions.age(session), session.revision());
             }
         }

@@ -149,7 +149,6 @@ impl Surface<'_> {
         if traces.is_none() && metrics.is_none() {
             return None;
         }
-        self.wire();
         let (ratio, follows_parent) = self.sampling();
         Some(Export {
             traces,
@@ -164,6 +163,7 @@ impl Surface<'_> {
     /// Where a signal goes, and how, if it is exported.
     fn collector(&mut self, signal: &Signal, tracing: &Tracing) -> Option<Collector> {
         let url = self.target(signal, tracing)?;
+        self.wire(signal);
         let certificate = self.either(signal.certificate, CERTIFICATE);
         let (timeout, _) = self.either(signal.timeout, TIMEOUT);
         let (headers, _) = self.either(signal.headers, HEADERS);
@@ -249,22 +249,18 @@ impl Surface<'_> {
     }
 
     /// One protocol is spoken, and nothing is compressed.
-    fn wire(&mut self) {
-        for name in [PROTOCOL, TRACES.protocol, METRICS.protocol] {
-            let protocol = self.filled(name);
-            if protocol.is_some_and(|protocol| protocol != "http/protobuf") {
-                let help = format!(
-                    "{name}=http/protobuf, and the collector's HTTP port (4318) in the endpoint"
-                );
-                let message = "this version exports by http/protobuf only";
-                self.refuse(name, Code::NotSupported, message, &help);
-            }
+    fn wire(&mut self, signal: &Signal) {
+        let (name, protocol) = self.either(signal.protocol, PROTOCOL);
+        if protocol.is_some_and(|protocol| protocol != "http/protobuf") {
+            let help = format!(
+                "{name}=http/protobuf, and the collector's HTTP port (4318) in the endpoint"
+            );
+            let message = "this version exports by http/protobuf only";
+            self.refuse(name, Code::NotSupported, message, &help);
         }
-        for name in [COMPRESSION, TRACES.compression, METRICS.compression] {
-            let compression = self.filled(name);
-            if compression.is_some_and(|compression| compression != "none") {
-                self.warn(name, "nothing is compressed by this version", "unset it");
-            }
+        let (name, compression) = self.either(signal.compression, COMPRESSION);
+        if compression.is_some_and(|compression| compression != "none") {
+            self.warn(name, "nothing is compressed by this version", "unset it");
         }
     }
 

@@ -65,6 +65,7 @@ fn the_document_names_each_variable() {
         ENDPOINT,
         HEADERS,
         PROTOCOL,
+        COMPRESSION,
         CERTIFICATE,
         TIMEOUT,
         SERVICE,
@@ -73,6 +74,7 @@ fn the_document_names_each_variable() {
         SAMPLER_ARGUMENT,
         INTERVAL,
         TRACES.endpoint,
+        TRACES.headers,
         TRACES.exporter,
         METRICS.endpoint,
         METRICS.exporter,
@@ -152,6 +154,12 @@ fn rule_4_a_variable_of_one_signal_counts_more() {
         (TRACES.certificate, "/traces.pem"),
         (TIMEOUT, "2000"),
         (METRICS.timeout, "3000"),
+        (PROTOCOL, "grpc"),
+        (TRACES.protocol, "http/protobuf"),
+        (METRICS.protocol, "http/protobuf"),
+        (COMPRESSION, "gzip"),
+        (TRACES.compression, "none"),
+        (METRICS.compression, "none"),
     ])
     .unwrap();
     let told = |collector: Option<Collector>| {
