@@ -38,8 +38,7 @@ pub struct SecretCell(Arc<Cell>);
 
 struct Cell {
     file: Option<PathBuf>,
-    /// Whether a file that is gone takes the value with it.
-    is_revocable: bool,
+    gone: Gone,
     generation: AtomicU64,
     value: RwLock<Option<Secret>>,
     /// Seconds since 1970; 0 while there is no value.
@@ -47,11 +46,20 @@ struct Cell {
     poked: Notify,
 }
 
+/// What a file that is gone does to the value that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// It stays: the file may come back.
+    Keeps,
+    /// It goes, too.
+    Revokes,
+}
+
 impl SecretCell {
     /// A value that is known. An empty one is no value.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
-        let cell = Self::empty(None, false);
+        let cell = Self::empty(None, Gone::Keeps);
         cell.set(Some(secret));
         cell
     }
@@ -81,14 +89,14 @@ impl SecretCell {
     /// The content of a file, not read yet: [`reread`](Self::reread) does that.
     #[must_use]
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self::empty(Some(path.into()), false)
+        Self::empty(Some(path.into()), Gone::Keeps)
     }
 
     /// The same, but a file that is gone takes the value with it: for keys of callers, who must be kept out then. A
     /// kubelet swaps a Secret's files as a whole, and never takes one away that is still in it.
     #[must_use]
     pub fn revocable(path: impl Into<PathBuf>) -> Self {
-        Self::empty(Some(path.into()), true)
+        Self::empty(Some(path.into()), Gone::Revokes)
     }
 
     /// The value, if there is one.
@@ -159,7 +167,7 @@ impl SecretCell {
             return Ok(false);
         };
         match read(path) {
-            Err(_) if self.0.is_revocable && self.current().is_some() && is_gone(path) => {
+            Err(_) if self.0.gone == Gone::Revokes && self.current().is_some() && is_gone(path) => {
                 Ok(self.set(None))
             }
             read => Ok(self.set(Some(read?))),
@@ -172,7 +180,7 @@ impl SecretCell {
             return;
         };
         let file = file.display();
-        if self.0.is_revocable {
+        if self.0.gone == Gone::Revokes {
             tracing::warn!(%file, "the file is empty or gone; nobody has this key until it is filled");
         } else {
             tracing::warn!(%file, "the file is empty; calls fail as credential_missing until it is filled");
@@ -195,10 +203,10 @@ impl SecretCell {
         )
     }
 
-    fn empty(file: Option<PathBuf>, is_revocable: bool) -> Self {
+    fn empty(file: Option<PathBuf>, gone: Gone) -> Self {
         Self(Arc::new(Cell {
             file,
-            is_revocable,
+            gone,
             generation: AtomicU64::new(0),
             value: RwLock::new(None),
             changed_at: AtomicU64::new(0),

@@ -9,7 +9,7 @@ mod client;
 #[cfg(target_os = "linux")]
 mod closed;
 #[cfg(not(target_os = "linux"))]
-#[path = "open.rs"]
+#[path = "not_closed.rs"]
 mod closed;
 mod demo;
 mod logging;

@@ -9,9 +9,9 @@
 //!    none.
 //! 3. The upstream goes on under the CLIENT span: in the `traceparent` header, and in `_meta` where the message has such
 //!    an object and is of at most 64 KiB: what is written anew is a copy that no budget counts.
-//! 4. Names, attributes and errors are those of the conventions (`src/convention.rs` says of which state). No header, argument, result, URI or text of a peer is
-//!    in a span; a session is named by a hash, as whoever knows its id can use it. Names that peers choose are cut, and in
-//!    metrics only those that were seen to exist are told apart.
+//! 4. Names, attributes and errors are those of the conventions (`src/convention.rs` says of which state). No header,
+//!    argument, result, URI or text of a peer is in a span; a session is named by a hash, as whoever knows its id can use
+//!    it. Names that peers choose are cut, and in metrics only those that were seen to exist are told apart.
 //! 5. Exporting never slows a call: spans wait in a bounded queue for a thread of the SDK's, and what does not fit is
 //!    lost. Whoever hears nothing from the collector is warned once, and told when it is back.
 //! 6. [`Telemetry::flush`] ends it: what waits is sent, within a second.

@@ -6,8 +6,6 @@
 //! | [`connector`] | the service that owns the connections of one endpoint |
 //! | [`dialect`] | the layer right above it, which makes a request good Streamable HTTP and cancels what is dropped |
 
-#[cfg(feature = "server")]
-mod connections;
 #[cfg(feature = "client")]
 pub mod connector;
 #[cfg(feature = "client")]

@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::support::mcp::{LEGACY, in_session, initialize, legacy, modern, modern_body};
+use crate::support::running::on_free_ports;
 use crate::support::tempfile::Folder;
-use crate::support::{Reply, Request, Running, Upstream, eventually_async, sidecar};
+use crate::support::{Program, Reply, Request, Running, Upstream, eventually_async, sidecar};
 
 /// A server with one session, which DELETE ends.
 async fn server() -> Upstream {
@@ -254,4 +255,44 @@ async fn s0_9_a_callers_own_token_that_is_rejected_is_the_callers_business() {
         assert_eq!(answered.status, 401, "{}", answered.text());
         assert_eq!(upstream.seen().len(), number, "it is never held back");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_opens_nothing_and_another_one_does() {
+    let upstream = server().await;
+    let folder = Folder::new("taken-away");
+    let ann = folder.file("ann", "key-of-ann\n");
+    let url = upstream.url();
+    let yaml = format!(
+        "listeners: [{{listen: '127.0.0.1:0', inboundAuth: {{apiKeys: [{{name: ann, valueFrom: {{file: '{ann}'}}}}]}}}}]\n\
+         servers: [{{name: a, endpoints: [{{url: '{url}'}}]}}]\n"
+    );
+    let config = folder.file("config.yaml", &on_free_ports(&yaml));
+    let mut program = Program::start(&["run", "--config", &config], &[]);
+    let (address, _) = program.serves().await;
+    let status = async |key: &str| {
+        let list = modern(modern_body("1", "tools/list", "")).header("x-api-key", key);
+        list.fetch(address).await.status
+    };
+    assert_eq!(status("key-of-ann").await, 200);
+    fs::remove_file(&ann).unwrap();
+    eventually_async("a key that opens nothing", async || {
+        status("key-of-ann").await == 401
+    })
+    .await;
+    program.writes("nobody has this key").await;
+    fs::write(&ann, "another-key\n").unwrap();
+    eventually_async("another key that opens", async || {
+        status("another-key").await == 200
+    })
+    .await;
+    assert_eq!(status("key-of-ann").await, 401);
+    program.signal("TERM");
+    let ended = program.ends().await;
+    // What was taken away must not be said to stay.
+    assert!(
+        !ended.written.contains("the last one stays"),
+        "{}",
+        ended.written
+    );
 }

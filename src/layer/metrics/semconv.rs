@@ -2,8 +2,8 @@
 //!
 //! Contract:
 //!
-//! 1. The names are those of the convention (`src/convention.rs` says of which state), in Prometheus' spelling. It is in development: a later one
-//!    may rename.
+//! 1. The names are those of the convention (`src/convention.rs` says of which state), in Prometheus' spelling. It is in
+//!    development: a later one may rename.
 //! 2. An operation is one request or notification. GET and listen streams are none, nor are batches and what a client
 //!    answers to its server.
 //! 3. `mcp_server_operation_duration_seconds` is one call as its caller saw it; `mcp_client_operation_duration_seconds`

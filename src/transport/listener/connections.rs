@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use tokio::sync::Notify;
 
-use super::listener::Limits;
+use crate::transport::listener::Limits;
 
 /// How often a drain looks at a connection within [`Limits::farewell`].
 pub(super) const LOOKS: u32 = 4;
@@ -110,7 +110,8 @@ impl Connections {
 
     /// The head of that connection takes nothing any more.
     fn forget_head(&self, connection: &Connection) {
-        let counted = beyond(connection.head.swap(0, Ordering::Relaxed));
+        let counted = beyond(connection.head.load(Ordering::Relaxed));
+        connection.head.store(0, Ordering::Relaxed);
         if counted > 0 {
             self.heads.fetch_sub(counted, Ordering::Relaxed);
         }
